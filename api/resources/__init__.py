@@ -1,0 +1,1 @@
+"""One plain class per noun of the HTTP contract."""

@@ -1,0 +1,430 @@
+"""One TOML file -> frozen, bounds-checked settings. The only place that knows a setting's name, default and range.
+
+Order: defaults < file < environment (`MPENGINE_<SECTION>__<KEY>`, `API_HOST`) < command line (`--set section.key=value`).
+A value is used as given or refused, never clamped. All violations are collected and raised together in one `ConfigError`.
+The supervisor reads the settings once and hands the result (`encode`) to its children, who only `decode`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import math
+import stat
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from msgspec import Meta, Struct, field
+
+from shm.paths import Paths, check_symbol
+
+SCHEMA_VERSION: Final = 1
+ENV_PREFIX: Final = "MPENGINE_"
+
+Fraction = Annotated[float, Meta(gt=0, le=1)]
+Seconds = Annotated[float, Meta(gt=0, le=86_400)]
+Url = Annotated[str, Meta(pattern=r"^(wss?|https?)://[^\s/]+(/[^\s]*)?$")]
+VenueSymbol = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,40}$")]
+
+
+class ConfigError(Exception):
+    """The settings are refused. `violations` names every one of them, `section.key: what is wrong`."""
+
+    def __init__(self, violations: list[str]) -> None:
+        super().__init__("\n".join(violations))
+        self.violations = violations
+
+
+class InstanceSettings(Struct, frozen=True, kw_only=True):
+    """Where this instance lives. Empty directories mean: service manager's, else the user's (`resolve_directories`)."""
+
+    name: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")] = "default"
+    data_dir: Annotated[str, Meta(max_length=1024)] = ""
+    runtime_dir: Annotated[str, Meta(max_length=1024)] = ""
+
+
+class ApiSettings(Struct, frozen=True, kw_only=True):
+    """HTTP workers and their bounds."""
+
+    host: Annotated[str, Meta(min_length=1, max_length=255)] = "0.0.0.0"
+    port: Annotated[int, Meta(ge=0, le=65_535)] = 8899
+    workers: Annotated[int, Meta(ge=1, le=32)] = 2
+    backlog: Annotated[int, Meta(ge=16, le=65_535)] = 2048
+    max_connections: Annotated[int, Meta(ge=10, le=100_000)] = 4096
+    request_timeout_s: Seconds = 30.0
+    cache_entries: Annotated[int, Meta(ge=1, le=100_000)] = 500
+    cache_bytes: Annotated[int, Meta(ge=1 << 20, le=1 << 34)] = 64 << 20
+    cache_body_bytes: Annotated[int, Meta(ge=1 << 10, le=1 << 30)] = 8 << 20
+    legacy_size_keys: bool = True
+
+
+class IngestSettings(Struct, frozen=True, kw_only=True):
+    """Sockets, polls and batches of the one ingest process."""
+
+    clock_interval_ms: Annotated[int, Meta(ge=10, le=1000)] = 250
+    flush_bytes: Annotated[int, Meta(ge=64, le=1 << 20)] = 16_384
+    flush_ms: Annotated[float, Meta(gt=0, le=100)] = 4.0
+    receive_clock: Literal["local", "sender"] = "local"
+    connect_timeout_s: Seconds = 10.0
+    rest_timeout_s: Seconds = 10.0
+    rest_body_bytes: Annotated[int, Meta(ge=1 << 16, le=1 << 26)] = 8 << 20
+    message_bytes: Annotated[int, Meta(ge=1 << 12, le=1 << 24)] = 1 << 20
+    open_interest_interval_s: Seconds = 15.0
+    ratio_interval_s: Seconds = 60.0
+    instruments_interval_s: Seconds = 3600.0
+    snapshot_interval_s: Seconds = 10.0
+    rotate_after_s: Annotated[float, Meta(ge=1, le=86_000)] = 82_800.0
+    rotate_jitter_s: Annotated[float, Meta(ge=0, le=7200)] = 1800.0
+    reconnect_max_s: Annotated[float, Meta(ge=0.1, le=300)] = 30.0
+    watchdog_scale: Annotated[float, Meta(gt=0, le=100)] = 1.0
+
+
+class CaptureSettings(Struct, frozen=True, kw_only=True):
+    """Raw capture of every wire message (`mpengine record`)."""
+
+    enabled: bool = False
+    quota_bytes: Annotated[int, Meta(ge=1 << 20, le=1 << 50)] = 20 << 30
+    file_bytes: Annotated[int, Meta(ge=1 << 16, le=1 << 40)] = 256 << 20
+    frame_bytes: Annotated[int, Meta(ge=1 << 10, le=1 << 26)] = 1 << 20
+    frame_s: Annotated[float, Meta(gt=0, le=60)] = 1.0
+
+
+class EngineSettings(Struct, frozen=True, kw_only=True):
+    """One engine process per symbol."""
+
+    ring_units: Annotated[int, Meta(ge=4096, le=1 << 26)] = 524_288
+    checkpoint_interval_s: Annotated[float, Meta(ge=0.1, le=600)] = 10.0
+    sync_interval_s: Annotated[float, Meta(ge=5, le=30)] = 10.0
+    price_reject_pct: Fraction = 0.5
+    book_prune_pct: Fraction = 0.12
+    primary_venue: Literal["binance", "bybit", "okx"] = "binance"
+
+
+class VenueSettings(Struct, frozen=True, kw_only=True):
+    """Base addresses of a venue; only these differ between the real exchange and the simulator."""
+
+    enabled: bool = True
+    ws_url: Url
+    rest_url: Url
+    depth_speed: Literal["0ms", "100ms", "250ms", "500ms"] = "100ms"
+    trade_stream: Literal["aggTrade", "trade"] = "aggTrade"
+    book_ticker: bool = False
+
+
+class SymbolSettings(Struct, frozen=True, kw_only=True):
+    """One symbol. Everything else in the system knows symbols only from here."""
+
+    step: Annotated[float, Meta(gt=0, le=1e6)]
+    book_step: Annotated[float, Meta(gt=0, le=1e6)]
+    book_range: Fraction = 0.10
+    gap_tolerance_ids: Annotated[int, Meta(ge=0, le=1_000_000)] = 50
+    default_mmr: Annotated[float, Meta(gt=0, le=0.5)] = 0.005
+    tick: Annotated[float, Meta(gt=0, le=1e5)]
+    has_orderbook: bool = True
+    base_asset: Annotated[str, Meta(pattern=r"^[A-Z0-9]{1,20}$")]
+    axis_low: Annotated[float, Meta(gt=0)] | None = None
+    axis_high: Annotated[float, Meta(gt=0)] | None = None
+    binance: VenueSymbol | None = None
+    bybit: VenueSymbol | None = None
+    okx: VenueSymbol | None = None
+
+
+class SupervisorSettings(Struct, frozen=True, kw_only=True):
+    """Promises of the supervisor in numbers (`spec: reliability`, section 1)."""
+
+    restart_budget: Annotated[int, Meta(ge=1, le=100)] = 5
+    restart_window_s: Seconds = 60.0
+    backoff_first_s: Annotated[float, Meta(ge=0.01, le=60)] = 0.1
+    backoff_max_s: Annotated[float, Meta(ge=0.01, le=3600)] = 30.0
+    healthy_after_s: Seconds = 60.0
+    failed_retry_s: Seconds = 60.0
+    hang_after_s: Annotated[float, Meta(ge=0.5, le=600)] = 3.0
+    stack_dump_s: Annotated[float, Meta(ge=0.05, le=30)] = 0.5
+    start_timeout_s: Seconds = 20.0
+    stop_timeout_s: Annotated[float, Meta(ge=0.5, le=120)] = 10.0
+    escalate_after_s: Seconds = 120.0
+
+
+class SimulatorSettings(Struct, frozen=True, kw_only=True):
+    """The built-in exchange. When enabled, the supervisor starts it and every venue's addresses point at it."""
+
+    enabled: bool = False
+    host: Literal["127.0.0.1", "::1", "localhost"] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65_535)] = 8898
+    seed: Annotated[int, Meta(ge=0, le=2**32 - 1)] = 1
+    speed: Annotated[float, Meta(gt=0, le=1000)] = 1.0
+    captures: list[Annotated[str, Meta(min_length=1, max_length=1024)]] = field(default_factory=list)
+    stamps: bool = False
+
+
+class LogSettings(Struct, frozen=True, kw_only=True):
+    """Process logs: JSON lines on stderr."""
+
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+
+class VenuesSettings(Struct, frozen=True, kw_only=True):
+    """Exchanges that ingest may talk to."""
+
+    binance: VenueSettings = VenueSettings(ws_url="wss://fstream.binance.com", rest_url="https://fapi.binance.com")
+
+
+def _shipped(base: str, **values: Any) -> dict[str, Any]:
+    return {"base_asset": base, "binance": f"{base}USDT", "bybit": f"{base}USDT", "okx": f"{base}-USDT-SWAP", **values}
+
+
+SHIPPED_SYMBOLS: Final[dict[str, dict[str, Any]]] = {
+    "BTC": _shipped("BTC", step=20.0, book_step=20.0, gap_tolerance_ids=1000, default_mmr=0.004, tick=0.1,
+                    axis_low=85_000.0, axis_high=115_000.0),
+    "ETH": _shipped("ETH", step=1.0, book_step=1.0, gap_tolerance_ids=50, default_mmr=0.004, tick=0.01,
+                    axis_low=1500.0, axis_high=5000.0),
+    "SOL": _shipped("SOL", step=0.1, book_step=0.1, gap_tolerance_ids=5, default_mmr=0.005, tick=0.01,
+                    axis_low=50.0, axis_high=400.0),
+}  # fmt: skip
+"""Values of the specified symbols (`spec: engine`, section 2); `tick` is the book ladder's until the venue says otherwise."""
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """Everything a process of this instance needs to know. Frozen; equal settings have equal `config_hash`."""
+
+    schema_version: Annotated[int, Meta(ge=SCHEMA_VERSION, le=SCHEMA_VERSION)] = SCHEMA_VERSION
+    instance: InstanceSettings = InstanceSettings()
+    api: ApiSettings = ApiSettings()
+    ingest: IngestSettings = IngestSettings()
+    capture: CaptureSettings = CaptureSettings()
+    engine: EngineSettings = EngineSettings()
+    venues: VenuesSettings = VenuesSettings()
+    supervisor: SupervisorSettings = SupervisorSettings()
+    simulator: SimulatorSettings = SimulatorSettings()
+    log: LogSettings = LogSettings()
+    symbols: dict[str, SymbolSettings]
+
+    @property
+    def paths(self) -> Paths:
+        """File names of this instance. Raises ConfigError while the directories are not resolved."""
+        if not self.instance.data_dir or not self.instance.runtime_dir:
+            raise ConfigError(["instance.data_dir, instance.runtime_dir: not resolved yet"])
+        return Paths(Path(self.instance.data_dir), Path(self.instance.runtime_dir))
+
+    @property
+    def config_hash(self) -> str:
+        """SHA-256 of the effective settings, hex."""
+        return hashlib.sha256(encode(self)).hexdigest()
+
+    @property
+    def simulator_url(self) -> str:
+        """host:port of the built-in exchange."""
+        host = f"[{self.simulator.host}]" if ":" in self.simulator.host else self.simulator.host
+        return f"{host}:{self.simulator.port}"
+
+
+def encode(settings: Settings) -> bytes:
+    """Canonical JSON of the settings: what children read and what `config_hash` is taken over."""
+    return msgspec.json.encode(settings, order="sorted")
+
+
+def decode(data: bytes) -> Settings:
+    """Settings from `encode`. Raises ConfigError where the bytes are not settings of this version."""
+    try:
+        return msgspec.json.decode(data, type=Settings)
+    except msgspec.MsgspecError as error:
+        raise ConfigError([f"settings: {error}"]) from error
+
+
+def load_file(path: Path, env: Mapping[str, str], overrides: Iterable[str] = ()) -> Settings:
+    """Settings of a TOML file. Raises ConfigError: unreadable, writable by others, or any violation."""
+    try:
+        mode = path.stat().st_mode
+        if mode & stat.S_IWOTH:
+            raise ConfigError([f"{path}: refused, the file can be written by everybody (chmod o-w)"])
+        if path.stat().st_size > 1 << 20:
+            raise ConfigError([f"{path}: refused, larger than 1 MiB"])
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError([f"{path}: cannot be read ({error.__class__.__name__})"]) from error
+    return load(text, env, overrides)
+
+
+def load(text: str, env: Mapping[str, str], overrides: Iterable[str] = ()) -> Settings:
+    """Settings from TOML text, environment and `section.key=value` overrides. Raises ConfigError with every violation."""
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError([f"not valid TOML: {error}"]) from error
+    errors: list[str] = []
+    _merge_environment(raw, env, errors)
+    _merge_overrides(raw, overrides, errors)
+    _fill_symbols(raw, errors)
+    _point_at_simulator(raw)
+    values = _check_table(Settings, raw, "", errors)
+    if errors:
+        raise ConfigError(errors)
+    settings = Settings(**values)
+    if crossed := _cross_checks(settings):
+        raise ConfigError(crossed)
+    return settings
+
+
+def resolve_directories(settings: Settings, *, data: Path, runtime: Path) -> Settings:
+    """The settings with their two directories filled in where the file left them empty."""
+    instance = msgspec.structs.replace(
+        settings.instance,
+        data_dir=settings.instance.data_dir or str(data),
+        runtime_dir=settings.instance.runtime_dir or str(runtime),
+    )
+    return msgspec.structs.replace(settings, instance=instance)
+
+
+def _merge_environment(raw: dict[str, Any], env: Mapping[str, str], errors: list[str]) -> None:
+    if "API_HOST" in env:
+        _put(raw, ["api", "host"], env["API_HOST"], "API_HOST", errors)
+    for name in sorted(env):
+        if name.startswith(ENV_PREFIX) and "__" in name:
+            section, *keys = name[len(ENV_PREFIX) :].split("__")
+            steps = [section.lower(), *keys]
+            # Symbol names are capitals, every other key is lower case.
+            steps = [s if steps[0] == "symbols" and i == 1 else s.lower() for i, s in enumerate(steps)]
+            _put(raw, steps, _value(env[name]), name, errors)
+
+
+def _merge_overrides(raw: dict[str, Any], overrides: Iterable[str], errors: list[str]) -> None:
+    for text in overrides:
+        name, separator, value = text.partition("=")
+        if not separator or not name.strip():
+            errors.append(f"--set {text}: must be section.key=value")
+            continue
+        _put(raw, name.strip().split("."), _value(value.strip()), f"--set {name}", errors)
+
+
+def _value(text: str) -> Any:
+    """A TOML value where the text is one, else the text itself (so that hosts and paths need no quotes)."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _put(raw: dict[str, Any], steps: list[str], value: Any, origin: str, errors: list[str]) -> None:
+    table = raw
+    for step in steps[:-1]:
+        table = table.setdefault(step, {})
+        if not isinstance(table, dict):
+            errors.append(f"{origin}: {step} is not a table")
+            return
+    table[steps[-1]] = value
+
+
+def _fill_symbols(raw: dict[str, Any], errors: list[str]) -> None:
+    """No symbol tables: the shipped ones. A named table: its keys over the shipped or the general defaults."""
+    tables = raw.setdefault("symbols", {name: {} for name in SHIPPED_SYMBOLS})
+    if not isinstance(tables, dict):
+        return
+    for name, table in list(tables.items()):
+        try:
+            check_symbol(name)
+        except ValueError as error:
+            errors.append(f"symbols.{name}: {error}")
+            del tables[name]
+            continue
+        if isinstance(table, dict):
+            merged = {**(SHIPPED_SYMBOLS.get(name) or _shipped(name)), **table}
+            if "step" in merged:
+                merged.setdefault("book_step", merged["step"])
+            tables[name] = merged
+    if not tables:
+        errors.append("symbols: at least one symbol is needed")
+
+
+def _point_at_simulator(raw: dict[str, Any]) -> None:
+    simulator = raw.get("simulator")
+    if not isinstance(simulator, dict) or simulator.get("enabled") is not True:
+        return
+    defaults = SimulatorSettings()
+    address = f"{simulator.get('host', defaults.host)}:{simulator.get('port', defaults.port)}"
+    for venue in VenuesSettings.__struct_fields__:
+        table = raw.setdefault("venues", {}).setdefault(venue, {})
+        if isinstance(table, dict):
+            table["ws_url"] = f"ws://{address}/{venue}"
+            table["rest_url"] = f"http://{address}/{venue}"
+
+
+def _check_table(kind: type[Struct], table: Any, path: str, errors: list[str]) -> dict[str, Any]:
+    """Checked values of one table, key by key, so that every violation of the file is reported at once."""
+    if not isinstance(table, dict):
+        errors.append(f"{path or 'settings'}: must be a table")
+        return {}
+    fields = {f.name: f for f in msgspec.structs.fields(kind)}
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        where = f"{path}.{key}" if path else key
+        if key not in fields:
+            near = difflib.get_close_matches(key, fields, n=1)
+            errors.append(f"{where}: unknown key" + (f", did you mean {near[0]}?" if near else ""))
+            continue
+        values[key] = _check_value(fields[key], value, where, errors)
+    for name, one in fields.items():
+        if name not in table and one.required:
+            errors.append(f"{f'{path}.{name}' if path else name}: is required")
+    return values
+
+
+def _check_value(one: msgspec.structs.FieldInfo, value: Any, where: str, errors: list[str]) -> Any:
+    kind = one.type
+    if where == "symbols":
+        if not isinstance(value, dict):
+            errors.append("symbols: must be a table")
+            return None
+        return {name: _build(SymbolSettings, table, f"symbols.{name}", errors, None) for name, table in value.items()}
+    if isinstance(kind, type) and issubclass(kind, Struct):
+        # A table without its required keys starts from the default object (venue addresses), if there is one.
+        base = one.default if isinstance(one.default, kind) else None
+        return _build(kind, value, where, errors, base)
+    try:
+        checked = msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        errors.append(f"{where}: {str(error)[0].lower()}{str(error)[1:]}, was {str(value)[:60]!r}")
+        return None
+    if isinstance(checked, float) and not math.isfinite(checked):
+        errors.append(f"{where}: must be finite")
+    return checked
+
+
+def _build(kind: type[Struct], table: Any, where: str, errors: list[str], base: Struct | None) -> Any:
+    before = len(errors)
+    if base is not None and isinstance(table, dict):
+        table = {**{f: getattr(base, f) for f in base.__struct_fields__}, **table}
+    values = _check_table(kind, table, where, errors)
+    return kind(**values) if len(errors) == before else None
+
+
+def _cross_checks(settings: Settings) -> list[str]:
+    """Rules over several settings: each one names the keys it compares."""
+    found: list[str] = []
+    for name, symbol in settings.symbols.items():
+        where = f"symbols.{name}"
+        if symbol.book_range > settings.engine.book_prune_pct:
+            found.append(f"{where}.book_range: must not be above engine.book_prune_pct")
+        if symbol.tick > symbol.book_step:
+            found.append(f"{where}.tick: must not be above book_step")
+        if (symbol.axis_low is None) != (symbol.axis_high is None):
+            found.append(f"{where}.axis_low, axis_high: give both or none")
+        if symbol.axis_low is not None and symbol.axis_high is not None and symbol.axis_low >= symbol.axis_high:
+            found.append(f"{where}.axis_low: must be below axis_high")
+    for venue in VenuesSettings.__struct_fields__:
+        names = [s for symbol in settings.symbols.values() if (s := getattr(symbol, venue))]
+        found += [f"symbols: {venue} name {n} is used twice" for n in sorted({n for n in names if names.count(n) > 1})]
+    limits = settings.supervisor
+    if limits.backoff_first_s > limits.backoff_max_s:
+        found.append("supervisor.backoff_first_s: must not be above backoff_max_s")
+    if settings.capture.frame_bytes > settings.capture.file_bytes:
+        found.append("capture.frame_bytes: must not be above file_bytes")
+    if settings.capture.file_bytes > settings.capture.quota_bytes:
+        found.append("capture.file_bytes: must not be above quota_bytes")
+    if settings.api.cache_body_bytes > settings.api.cache_bytes:
+        found.append("api.cache_body_bytes: must not be above cache_bytes")
+    if settings.simulator.enabled and settings.simulator.port == settings.api.port != 0:
+        found.append("simulator.port: must differ from api.port")
+    return found

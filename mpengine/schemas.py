@@ -1,0 +1,153 @@
+"""Shapes of the documents that mpengine publishes for others (API, terminal view). Pure.
+
+Every document carries `schema_version`; a reader refuses a version it does not know. Missing is None, never 0 or NaN.
+Times are int64 nanoseconds UTC of the event clock unless the name says otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+DOCUMENT_SCHEMA: Final = 1
+
+BookState = Literal["unsynced", "syncing", "synced"]
+GapType = Literal["", "pu_mismatch", "u_gap"]
+FeedState = Literal["LIVE", "STALE", "DOWN", "BANNED", "GEO_BLOCKED"]
+
+
+class BookStats(Struct, frozen=True, kw_only=True):
+    """Synchronisation and content of one venue's book. Counters since the book was created or recovered."""
+
+    state: BookState
+    snapshot_last_update_id: int
+    last_applied_u: int
+    first_diff_applied_U: int
+    first_diff_applied_u: int
+    levels_bid: int
+    levels_ask: int
+    levels_unverified: int
+    best_bid: float | None
+    best_ask: float | None
+    total_bid_usd: float
+    total_ask_usd: float
+    resyncs: int
+    snapshots: int
+    diffs_buffered: int
+    diffs_applied: int
+    diffs_discarded: int
+    gaps_tolerated: int
+    pu_gap_count: int
+    u_gap_count: int
+    last_gap_type: GapType
+    last_gap_pu: int
+    last_gap_expected: int
+    gap_tolerance_ids: int
+    max_sync_duration_s: float
+    diffs_in_current_sync: int
+    last_update_ns: int | None
+    synced_since_ns: int | None
+
+
+class BookDocument(Struct, frozen=True, kw_only=True):
+    """Document BOOK: every 30 s and on each change of a book's state."""
+
+    schema_version: int = DOCUMENT_SCHEMA
+    symbol: str
+    written_ns: int
+    books: dict[str, BookStats]
+
+
+class StatusDocument(Struct, frozen=True, kw_only=True):
+    """Document STATUS of an engine: once per second of engine time.
+
+    `counters`: name -> total since the engine's state began. `errors`: the distinct errors, newest last, bounded.
+    """
+
+    schema_version: int = DOCUMENT_SCHEMA
+    symbol: str
+    written_ns: int
+    state: Literal["starting", "live", "stopped", "failed"]
+    engine_ns: int
+    data_since_ns: int | None
+    last_minute_ns: int | None
+    last_depth_open_ns: int | None
+    mark: float | None
+    mark_ns: int | None
+    mid: float | None
+    mid_ns: int | None
+    funding_rate: float | None
+    open_interest_base: float | None
+    tick: float
+    minutes_rolled: int
+    minutes_skipped: int
+    depth_frames: int
+    depth_slots_empty: int
+    counters: dict[str, int]
+    errors: list[ErrorRow]
+    fatal_error: str | None = None
+
+
+class ErrorRow(Struct, frozen=True, kw_only=True):
+    """One distinct error: where it happened and how often. No values of clients, no paths."""
+
+    where: str
+    error: str
+    count: int
+    first_ns: int
+    last_ns: int
+
+
+class StreamFeed(Struct, frozen=True, kw_only=True):
+    """One stream of one venue as ingest sees it. `lag_ms` = receive time - venue time of the newest message; may be negative."""
+
+    state: FeedState
+    messages: int
+    errors: int
+    last_ms: int | None
+    lag_ms: float | None
+
+
+class VenueFeed(Struct, frozen=True, kw_only=True):
+    """One venue. `liquidations`: sampling of its liquidation feed, or "none"."""
+
+    state: FeedState
+    last_ms: int | None
+    reconnects: int
+    connections: int
+    parse_errors: int
+    rest_errors: int
+    rest_paused_until_ms: int | None
+    used_weight: int | None
+    liquidations: Literal["largest_1s", "all_500ms", "partial", "batched_1s", "largest_per_side_1s", "none"]
+    last_error: str | None
+    streams: dict[str, StreamFeed]
+
+
+class FeedsDocument(Struct, frozen=True, kw_only=True):
+    """Document FEEDS of ingest: once per second, in the runtime directory."""
+
+    schema_version: int = DOCUMENT_SCHEMA
+    written_ns: int
+    venues: dict[str, VenueFeed]
+
+
+_Document = TypeVar("_Document", BookDocument, StatusDocument, FeedsDocument)
+
+
+def encode(document: BookDocument | StatusDocument | FeedsDocument) -> bytes:
+    """JSON bytes of a document."""
+    return msgspec.json.encode(document)
+
+
+def decode(data: bytes, kind: type[_Document]) -> _Document:
+    """A document from its bytes. Raises ValueError where they are not of this schema and version."""
+    try:
+        document = msgspec.json.decode(data, type=kind)
+    except msgspec.MsgspecError as error:
+        raise ValueError(f"not a {kind.__name__}: {error}") from error
+    if document.schema_version != DOCUMENT_SCHEMA:
+        raise ValueError(f"{kind.__name__}: schema {document.schema_version} is not known here, {DOCUMENT_SCHEMA} is")
+    return document

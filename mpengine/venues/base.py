@@ -1,0 +1,169 @@
+"""What ingest, replay and the tests expect of a venue module. Pure: plans and text in, records and text out.
+
+A module never opens, waits, reads a clock or raises on bad wire data: what it cannot read becomes a counter and a sample.
+`receive` takes, `events` and `data_to_send` drain. A connection is one life of one socket plan, named `<plan>#<number>`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Final, Literal, NamedTuple, Protocol
+
+from shm.records import Kind, Venue
+
+Sampling = Literal["largest_1s", "all_500ms", "partial", "batched_1s", "largest_per_side_1s", "none"]
+Budget = Literal["weight", "futures_data"]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamPlan:
+    """One stream of a socket and its watchdog. `warn_s`, `act_s`: silence that is logged, that reopens the socket; None: never.
+
+    `fast`: a replacement socket counts as ready only when this stream has delivered (make-before-break).
+    """
+
+    name: str
+    symbol: str | None
+    kind: Kind
+    warn_s: float | None
+    act_s: float | None
+    fast: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SocketPlan:
+    """One socket to hold open. `subscribe`: texts to send after it opened. `probe`: text whose reply is guaranteed."""
+
+    name: str
+    url: str
+    streams: tuple[StreamPlan, ...]
+    subscribe: tuple[str, ...] = ()
+    probe: str | None = None
+    probe_interval_s: float = 60.0
+    probe_timeout_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class RestCall:
+    """One GET. `interval_s` None: only on request. `path` carries the query. `symbol` is ours, None for venue-wide calls."""
+
+    name: str
+    symbol: str | None
+    path: str
+    weight: int
+    budget: Budget = "weight"
+    interval_s: float | None = None
+
+
+class RestResult(IntEnum):
+    """What a REST reply means for its poller (`spec: exchanges`, section 11)."""
+
+    OK = 0
+    LIMITED = 1  # stop the venue's REST until retry-after
+    BANNED = 2  # as LIMITED, venue state BANNED
+    BLOCKED = 3  # geo block: no retry until restart
+    FIREWALL = 4  # pause of minutes
+    UNAUTHORIZED = 5  # disable that call until restart
+    REFUSED = 6  # our request is wrong: disable that call for 10 min
+    TRANSIENT = 7  # next cycle, with back-off
+
+
+@dataclass(frozen=True, slots=True)
+class RestVerdict:
+    """Judgement of one reply. `used_weight`: what the venue says this address has used of its minute."""
+
+    result: RestResult
+    retry_after_s: float | None = None
+    used_weight: int | None = None
+
+
+class Routed(NamedTuple):
+    """One encoded event record (`shm.records`) and the symbol whose ring it belongs to."""
+
+    symbol: str
+    data: bytes
+
+
+@dataclass(slots=True)
+class StreamStats:
+    """What a connection has delivered on one stream."""
+
+    messages: int = 0
+    errors: int = 0
+    last_recv_ns: int = 0
+    last_venue_ns: int = 0
+
+
+@dataclass(slots=True)
+class VenueCounters:
+    """Totals of a module. `reasons` counts refused messages and rows by a fixed reason; `sample` is the newest refused text."""
+
+    messages: int = 0
+    events: int = 0
+    refused: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)
+    sample: str = ""
+
+    def refuse(self, reason: str, sample: bytes | str = b"") -> None:
+        """Count one refused message or row."""
+        self.refused += 1
+        self.reasons[reason] = self.reasons.get(reason, 0) + 1
+        self.sample = f"{reason}: {sample[:200]!r}"
+
+
+PROBE_STREAM: Final = "!probe"
+"""Name under which replies to probes are kept in a connection's stream stats."""
+
+
+class VenueModule(Protocol):
+    """One exchange. See `mpengine.venues.binance` for the first one."""
+
+    venue: Venue
+    sampling: Sampling
+    counters: VenueCounters
+
+    def sockets(self) -> list[SocketPlan]:
+        """Sockets to hold open for the configured symbols."""
+
+    def polls(self) -> list[RestCall]:
+        """Calls to repeat, each with its interval."""
+
+    def snapshot_call(self, symbol: str) -> RestCall | None:
+        """The call that answers a resync request; None where the snapshot comes over the socket (`resubscribe`)."""
+
+    def resubscribe(self, connection: str, symbol: str) -> None:
+        """Ask on the wire for a new book snapshot; the text comes out of `data_to_send`. Nothing where `snapshot_call` serves."""
+
+    def opened(self, connection: str, recv_ns: int) -> None:
+        """A connection is up: its stream statistics begin, merged state of its plan is cleared."""
+
+    def lost(self, connection: str, recv_ns: int, *, replaced: bool) -> None:
+        """A connection ended. Unless a replacement was live before (`replaced`), its symbols get gap events."""
+
+    def receive(self, connection: str, payload: bytes, recv_ns: int) -> None:
+        """One text message of a socket."""
+
+    def receive_rest(self, call: RestCall, status: int, body: bytes, recv_ns: int) -> None:
+        """Body of a REST reply that `judge` found OK."""
+
+    def judge(self, call: RestCall, status: int, headers: Mapping[str, str], body: bytes) -> RestVerdict:
+        """What a reply means. Header names are lower case."""
+
+    def events(self) -> list[Routed]:
+        """Drains the records of everything received so far, in order."""
+
+    def data_to_send(self, connection: str) -> list[str]:
+        """Drains texts to send on a connection."""
+
+    def stats(self, connection: str) -> dict[str, StreamStats]:
+        """Stream name -> statistics of one connection (the same objects every time; do not change them)."""
+
+    def probe_reply(self, connection: str) -> int:
+        """Receive time of the newest probe reply on a connection, ns; 0 before the first."""
+
+
+def plan_of(connection: str) -> str:
+    """Name of the socket plan of a connection (`public#3` -> `public`)."""
+    return connection.partition("#")[0]
