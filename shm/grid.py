@@ -44,9 +44,12 @@ def buckets_of(prices: npt.NDArray[np.float64], step: float) -> npt.NDArray[np.i
 
 
 def prices_of(origin: int, count: int, step: float) -> npt.NDArray[np.float64]:
-    """Prices of `count` buckets from index `origin`, ascending: float64[count], each equal to `price_of`."""
-    digits = ndigits(step)
-    return np.array([round(k * step, digits) for k in range(origin, origin + count)], np.float64)
+    """Prices of `count` buckets from index `origin`, ascending: float64[count], each equal to `price_of`.
+
+    Index times step as whole numbers of the last decimal, divided once: exact up to 2**53, so no rounding can differ.
+    """
+    scale = 10 ** ndigits(step)
+    return (np.arange(origin, origin + count, dtype=np.int64) * round(step * scale)) / float(scale)
 
 
 def frame_grid(reference: float, step: float, range_pct: float) -> tuple[int, int, bool]:
