@@ -49,7 +49,8 @@ def prices_of(origin: int, count: int, step: float) -> npt.NDArray[np.float64]:
     Index times step as whole numbers of the last decimal, divided once: exact up to 2**53, so no rounding can differ.
     """
     scale = 10 ** ndigits(step)
-    return (np.arange(origin, origin + count, dtype=np.int64) * round(step * scale)) / float(scale)
+    prices: npt.NDArray[np.float64] = (np.arange(origin, origin + count, dtype=np.int64) * round(step * scale)) / float(scale)
+    return prices
 
 
 def frame_grid(reference: float, step: float, range_pct: float) -> tuple[int, int, bool]:

@@ -1,0 +1,323 @@
+"""Dense tick ladder of one book: quantity per tick and side as float64 arrays. Pure; used by `book`.
+
+Tick index = rint(price / tick), half to even; a ladder holds ticks origin .. origin + size - 1, which is the reference price +/-
+the prune range. Levels outside are dropped and counted. It re-centres when the mid leaves the middle third.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from shm.grid import bucket_of, buckets_of, price_of, prices_of
+
+# PERF: below this many levels a Python loop over memoryviews beats ten numpy calls (bench book); both give the same book.
+LOOP_LEVELS: Final = 48
+SCAN: Final = 256
+MAX_TICKS: Final = 4_000_000
+LARGEST_QTY: Final = 1e15
+
+Floats = npt.NDArray[np.float64]
+
+
+class BadLevels(ValueError):
+    """Levels with a non-finite, negative or absurd number; nothing of them was applied."""
+
+
+class Ladder:
+    """Both sides of one venue's book around a reference price. `tick` > 0; `prune_pct` is the half-width as a fraction."""
+
+    __slots__ = (
+        "_ask_view", "_bid_view", "_prices", "ask", "ask_unverified", "best_ask", "best_bid", "bid", "bid_unverified", "dropped",
+        "has_unverified", "origin", "prune_pct", "size", "tick",
+    )  # fmt: skip
+
+    def __init__(self, tick: float, prune_pct: float, reference: float) -> None:
+        self.tick = tick
+        self.prune_pct = prune_pct
+        self.dropped = 0
+        self._allocate(reference)
+
+    def _allocate(self, reference: float) -> None:
+        low = bucket_of(reference * (1 - self.prune_pct), self.tick)
+        high = bucket_of(reference * (1 + self.prune_pct), self.tick)
+        if high - low + 1 > MAX_TICKS:
+            raise ValueError(f"a ladder of {high - low + 1} ticks is too large: tick {self.tick} does not fit price {reference}")
+        self.origin, self.size = low, high - low + 1
+        self.bid, self.ask = np.zeros(self.size), np.zeros(self.size)
+        self.bid_unverified, self.ask_unverified = np.zeros(self.size, np.bool_), np.zeros(self.size, np.bool_)
+        self.has_unverified = False
+        self._finish_allocation()
+
+    def _finish_allocation(self) -> None:
+        self._bid_view: memoryview[float] = self.bid.data.cast("B").cast("d")
+        self._ask_view: memoryview[float] = self.ask.data.cast("B").cast("d")
+        self._prices = prices_of(self.origin, self.size, self.tick)
+        self.best_bid, self.best_ask = _last_nonzero(self.bid, self.size - 1), _first_nonzero(self.ask, 0)
+
+    # reading -----------------------------------------------------------------------------------------------------------
+
+    @property
+    def bid_price(self) -> float | None:
+        """Best bid, None on an empty side."""
+        return price_of(self.origin + self.best_bid, self.tick) if self.best_bid >= 0 else None
+
+    @property
+    def ask_price(self) -> float | None:
+        """Best ask, None on an empty side."""
+        return price_of(self.origin + self.best_ask, self.tick) if self.best_ask < self.size else None
+
+    @property
+    def crossed(self) -> bool:
+        """Best bid at or above best ask."""
+        return self.best_bid >= self.best_ask
+
+    @property
+    def mid(self) -> float | None:
+        """Mean of best bid and ask; None while a side is empty or the book is crossed or locked."""
+        if self.best_bid < 0 or self.best_ask >= self.size or self.best_bid >= self.best_ask:
+            return None
+        # Half ticks are exact here; one division at the end keeps the mid free of the grid's rounding.
+        return (price_of(self.origin + self.best_bid, self.tick) + price_of(self.origin + self.best_ask, self.tick)) / 2
+
+    def level_counts(self) -> tuple[int, int, int]:
+        """(bids, asks, unverified of both)."""
+        unverified = int(np.count_nonzero(self.bid_unverified)) + int(np.count_nonzero(self.ask_unverified))
+        return int(np.count_nonzero(self.bid)), int(np.count_nonzero(self.ask)), unverified
+
+    def levels(self) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
+        """(bids, asks) as (price, quantity), best first."""
+        bids, asks = np.flatnonzero(self.bid)[::-1], np.flatnonzero(self.ask)
+        return (
+            list(zip(self._prices[bids].tolist(), self.bid[bids].tolist())),
+            list(zip(self._prices[asks].tolist(), self.ask[asks].tolist())),
+        )
+
+    def usd_by_bucket(self, step: float) -> tuple[int, Floats, Floats]:
+        """(first bucket, bid USD, ask USD): sum of price x quantity over the ticks whose bucket it is, float64[buckets] each."""
+        first = bucket_of(float(self._prices[0]), step)
+        count = bucket_of(float(self._prices[-1]), step) - first + 1
+        return first, self._bucket_side(self.bid, first, count, step), self._bucket_side(self.ask, first, count, step)
+
+    def _bucket_side(self, side: Floats, first: int, count: int, step: float) -> Floats:
+        # PERF: over the levels that exist, not over all ticks: a book has thousands of levels on a quarter million ticks.
+        at = np.flatnonzero(side > 0.0)
+        prices = self._prices[at]
+        total: Floats = np.bincount(buckets_of(prices, step) - first, prices * side[at], count).astype(np.float64, copy=False)
+        return total
+
+    # writing -----------------------------------------------------------------------------------------------------------
+
+    def apply(self, levels: memoryview[int], bids: int, asks: int) -> None:
+        """Absolute quantities of one diff. `levels`: bytes of float64 (price, quantity) pairs, bids first; quantity 0 removes.
+
+        Raises BadLevels, before anything is changed, for numbers that cannot be in a book.
+        """
+        if not bids + asks:
+            return
+        if bids + asks <= LOOP_LEVELS:
+            self._apply_loop(levels.cast("d").tolist(), bids)
+        else:
+            self._apply_arrays(np.frombuffer(levels, np.float64), bids)
+
+    def _apply_loop(self, flat: Sequence[float], bids: int) -> None:
+        tick, origin, size = self.tick, self.origin, self.size
+        quantities = flat[1::2]
+        # NaN and infinities make the sum fail its comparison.
+        if min(quantities) < 0.0 or not sum(quantities) < LARGEST_QTY:
+            raise BadLevels("quantity out of range")
+        try:
+            at = [round(price / tick) - origin for price in flat[::2]]
+        except (ValueError, OverflowError):
+            raise BadLevels("price out of range") from None
+        unverified = self.has_unverified
+        view, best, removed = self._bid_view, self.best_bid, False
+        for i, qty in zip(at[:bids], quantities[:bids]):
+            if 0 <= i < size:
+                view[i] = qty
+                if unverified:
+                    self.bid_unverified[i] = False
+                if qty:
+                    best = max(best, i)
+                elif i == best:
+                    removed = True
+            else:
+                self.dropped += 1
+        self.best_bid = self._settle_bid(best) if removed else best
+        view, best, removed = self._ask_view, self.best_ask, False
+        for i, qty in zip(at[bids:], quantities[bids:]):
+            if 0 <= i < size:
+                view[i] = qty
+                if unverified:
+                    self.ask_unverified[i] = False
+                if qty:
+                    best = min(best, i)
+                elif i == best:
+                    removed = True
+            else:
+                self.dropped += 1
+        self.best_ask = self._settle_ask(best) if removed else best
+
+    def _apply_arrays(self, flat: Floats, bids: int) -> None:
+        qty = flat[1::2]
+        relative = np.rint(flat[::2] / self.tick) - self.origin
+        # NaN fails both comparisons, so one test covers NaN, infinities and negatives.
+        if not (((qty >= 0.0) & (qty < LARGEST_QTY)).all() and (np.abs(relative) < 2.0**62).all()):
+            raise BadLevels("level out of range")
+        at = relative.astype(np.int64)
+        touched, quantities = self._inside(at[:bids], qty[:bids])
+        if touched.size:
+            self.bid[touched] = quantities
+            self.bid_unverified[touched] = False
+            live = touched[quantities > 0.0]
+            self.best_bid = self._settle_bid(max(self.best_bid, int(live.max(initial=-1))))
+        touched, quantities = self._inside(at[bids:], qty[bids:])
+        if touched.size:
+            self.ask[touched] = quantities
+            self.ask_unverified[touched] = False
+            live = touched[quantities > 0.0]
+            self.best_ask = self._settle_ask(min(self.best_ask, int(live.min(initial=self.size))))
+
+    def _inside(self, at: npt.NDArray[np.int64], qty: Floats) -> tuple[npt.NDArray[np.int64], Floats]:
+        inside = (at >= 0) & (at < self.size)
+        if inside.all():
+            return at, qty
+        self.dropped += int(at.size - np.count_nonzero(inside))
+        return at[inside], qty[inside]
+
+    def _settle_bid(self, best: int) -> int:
+        """The highest tick with a quantity at or below `best`; -1 if none."""
+        return best if best < 0 or self._bid_view[best] else _last_nonzero(self.bid, best)
+
+    def _settle_ask(self, best: int) -> int:
+        """The lowest tick with a quantity at or above `best`; `size` if none."""
+        return best if best >= self.size or self._ask_view[best] else _first_nonzero(self.ask, best)
+
+    def clear_range(self, low: float, high: float) -> None:
+        """Remove every level with low <= price <= high, on both sides: a snapshot is about to say what is there."""
+        first = max(0, bucket_of(low, self.tick) - self.origin)
+        last = min(self.size, bucket_of(high, self.tick) - self.origin + 1)
+        if first < last:
+            for side in (self.bid, self.ask):
+                side[first:last] = 0.0
+            for flags in (self.bid_unverified, self.ask_unverified):
+                flags[first:last] = False
+        self._rescan()
+
+    def clear(self) -> None:
+        """Remove every level."""
+        self.bid[:] = 0.0
+        self.ask[:] = 0.0
+        self.bid_unverified[:] = False
+        self.ask_unverified[:] = False
+        self.has_unverified = False
+        self._rescan()
+
+    def mark_unverified(self) -> None:
+        """Every level that is there now stays only until a diff or a snapshot confirms it."""
+        self.bid_unverified = self.bid > 0.0
+        self.ask_unverified = self.ask > 0.0
+        self.has_unverified = True
+
+    def drop_unverified(self) -> int:
+        """Remove the levels that nothing has confirmed; how many they were."""
+        dropped = int(np.count_nonzero(self.bid_unverified)) + int(np.count_nonzero(self.ask_unverified))
+        self.bid[self.bid_unverified] = 0.0
+        self.ask[self.ask_unverified] = 0.0
+        self.bid_unverified[:] = False
+        self.ask_unverified[:] = False
+        self.has_unverified = False
+        self._rescan()
+        return dropped
+
+    def _rescan(self) -> None:
+        self.best_bid, self.best_ask = _last_nonzero(self.bid, self.size - 1), _first_nonzero(self.ask, 0)
+
+    # moving ------------------------------------------------------------------------------------------------------------
+
+    def needs_recentring(self, price: float) -> bool:
+        """`price` has left the middle third."""
+        at = price / self.tick - self.origin
+        return not self.size / 3 <= at <= 2 * self.size / 3
+
+    def recentre(self, reference: float) -> None:
+        """Move the window to `reference`; levels that fall outside are dropped and counted."""
+        before = (self.origin, self.bid, self.ask, self.bid_unverified, self.ask_unverified, self.has_unverified)
+        self._allocate(reference)
+        origin, *arrays, self.has_unverified = before
+        low = max(self.origin, origin)
+        high = min(self.origin + self.size, origin + arrays[0].size)
+        if low < high:
+            new, old = slice(low - self.origin, high - self.origin), slice(low - origin, high - origin)
+            for target, source in zip((self.bid, self.ask, self.bid_unverified, self.ask_unverified), arrays):
+                target[new] = source[old]
+        kept = int(np.count_nonzero(self.bid)) + int(np.count_nonzero(self.ask))
+        self.dropped += int(np.count_nonzero(arrays[0])) + int(np.count_nonzero(arrays[1])) - kept
+        self._rescan()
+
+    def with_tick(self, tick: float, reference: float) -> Ladder:
+        """A ladder of another tick size with the same levels, each on the nearest new tick (quantities that meet are added)."""
+        fresh = Ladder(tick, self.prune_pct, reference)
+        for source, target in ((self.bid, fresh.bid), (self.ask, fresh.ask)):
+            at = np.flatnonzero(source)
+            to = buckets_of(self._prices[at], tick) - fresh.origin
+            inside = (to >= 0) & (to < fresh.size)
+            np.add.at(target, to[inside], source[at][inside])
+        fresh.dropped = self.dropped
+        fresh._rescan()
+        return fresh
+
+    # checkpoint --------------------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """Everything needed to rebuild this ladder bit by bit; only levels that exist take space."""
+        bids, asks = np.flatnonzero(self.bid), np.flatnonzero(self.ask)
+        return {
+            "tick": self.tick, "prune_pct": self.prune_pct, "origin": self.origin, "size": self.size, "dropped": self.dropped,
+            "has_unverified": self.has_unverified,
+            "bid_at": bids.astype("<i8").tobytes(), "bid_qty": self.bid[bids].tobytes(),
+            "ask_at": asks.astype("<i8").tobytes(), "ask_qty": self.ask[asks].tobytes(),
+            "bid_unverified": np.flatnonzero(self.bid_unverified).astype("<i8").tobytes(),
+            "ask_unverified": np.flatnonzero(self.ask_unverified).astype("<i8").tobytes(),
+        }  # fmt: skip
+
+    @classmethod
+    def restore(cls, state: dict[str, Any]) -> Ladder:
+        """The ladder of `state`. Raises ValueError, KeyError or IndexError for a state that is not one."""
+        ladder = cls.__new__(cls)
+        ladder.tick, ladder.prune_pct, ladder.dropped = state["tick"], state["prune_pct"], state["dropped"]
+        ladder.origin, ladder.size, ladder.has_unverified = state["origin"], state["size"], state["has_unverified"]
+        if not 0 < ladder.size <= MAX_TICKS or not math.isfinite(ladder.tick):
+            raise ValueError("ladder state out of range")
+        ladder.bid, ladder.ask = np.zeros(ladder.size), np.zeros(ladder.size)
+        ladder.bid_unverified, ladder.ask_unverified = np.zeros(ladder.size, np.bool_), np.zeros(ladder.size, np.bool_)
+        ladder.bid[np.frombuffer(state["bid_at"], "<i8")] = np.frombuffer(state["bid_qty"], np.float64)
+        ladder.ask[np.frombuffer(state["ask_at"], "<i8")] = np.frombuffer(state["ask_qty"], np.float64)
+        ladder.bid_unverified[np.frombuffer(state["bid_unverified"], "<i8")] = True
+        ladder.ask_unverified[np.frombuffer(state["ask_unverified"], "<i8")] = True
+        ladder._finish_allocation()
+        return ladder
+
+
+def _last_nonzero(side: Floats, start: int) -> int:
+    """Largest index <= start with a quantity, -1 if none; looks near `start` first."""
+    low = max(0, start - SCAN)
+    near = np.flatnonzero(side[low : start + 1])
+    if near.size:
+        return low + int(near[-1])
+    far = np.flatnonzero(side[:low])
+    return int(far[-1]) if far.size else -1
+
+
+def _first_nonzero(side: Floats, start: int) -> int:
+    """Smallest index >= start with a quantity, len(side) if none; looks near `start` first."""
+    high = start + SCAN
+    near = np.flatnonzero(side[start:high])
+    if near.size:
+        return start + int(near[0])
+    far = np.flatnonzero(side[high:])
+    return high + int(far[0]) if far.size else side.size
