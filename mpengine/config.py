@@ -146,6 +146,7 @@ class SupervisorSettings(Struct, frozen=True, kw_only=True):
     start_timeout_s: Seconds = 20.0
     stop_timeout_s: Annotated[float, Meta(ge=0.5, le=120)] = 10.0
     escalate_after_s: Seconds = 120.0
+    child_rss_bytes: Annotated[int, Meta(ge=1 << 26, le=1 << 40)] = 4 << 30
 
 
 class SimulatorSettings(Struct, frozen=True, kw_only=True):
