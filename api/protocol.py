@@ -1,0 +1,238 @@
+"""The connection: uvicorn's httptools protocol with bounds on what a client may send, keep open or leave unread.
+
+uvicorn itself bounds none of these (gunicorn's `limit_request_*` do not reach an ASGI worker). What is refused here never becomes
+a request: it is answered with the error body of the contract and the connection is closed. Also here: draining. A worker that is
+told to stop answers what is on its way with `Connection: close` and only then closes connections that stay silent, so that no
+request of a polling client is lost at a reload.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Final, cast
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from api.errors import NO_STORE, error_body
+
+LINGER_S: Final = 2.0
+LINGER_BYTES: Final = 1 << 20
+CONTENT_LENGTH: Final = b"content-length"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of one worker. Sizes in bytes; `request_line` without its line end, `field` = name + ": " + value."""
+
+    connections: int
+    request_timeout_s: float = 30.0
+    request_line: int = 4094
+    fields: int = 100
+    field: int = 8190
+    head: int = 128 << 10  # memory bound while a head is still incomplete; above what any two limits of the table need
+    body: int = 16 << 10
+    drain_idle_s: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A request that is answered before it becomes one."""
+
+    status: int
+    code: str
+    detail: str
+
+
+URI_TOO_LONG: Final = Refusal(414, "uri_too_long", "The request line is too long")
+HEADERS_TOO_LARGE: Final = Refusal(431, "headers_too_large", "Too many or too long header fields")
+PAYLOAD_TOO_LARGE: Final = Refusal(413, "payload_too_large", "A request body is at most 16 KiB")
+OVERLOADED: Final = Refusal(503, "overloaded", "Too many connections")
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """One client connection. `on_refused(status)` counts; `on_drain()` says that the worker is stopping."""
+
+    def __init__(
+        self, *args: Any, limits: Limits, on_refused: Callable[[int], None], on_drain: Callable[[], None], **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self._limits = limits
+        self._on_refused = on_refused
+        self._on_drain = on_drain
+        self._refusal: Refusal | None = None
+        self._refused = False
+        self._discarded = 0
+        self._open = True  # a message is on its way; a new connection owes one
+        self._in_head = False
+        self._head_bytes = 0
+        self._body_bytes = 0
+        self._draining = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._stall: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._arm(self._limits.request_timeout_s)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._disarm()
+        self._stop_watching()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._refused:
+            self._discard(len(data))
+            return
+        was_in_head = self._in_head
+        super().data_received(data)
+        if self.transport.is_closing():
+            return
+        if was_in_head and self._in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > self._limits.head:
+                self._refusal = HEADERS_TOO_LARGE
+        if self._refusal is not None:
+            self._refuse(self._refusal)
+        elif not self._open:
+            self._disarm()
+        elif self._timer is None:
+            self._arm(self._limits.request_timeout_s)
+
+    def on_message_begin(self) -> None:
+        self._open = self._in_head = True
+        self._head_bytes = self._body_bytes = 0
+        super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        super().on_url(url)
+        # The line is "GET /path HTTP/1.1"; longer methods than GET and HEAD are refused anyway.
+        if len(self.url) + len("GET  HTTP/1.1") > self._limits.request_line:
+            self.url = b"/"
+            self._refusal = self._refusal or URI_TOO_LONG
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        limits = self._limits
+        if len(self.headers) >= limits.fields or len(name) + len(value) + 2 > limits.field:
+            self._refusal = self._refusal or HEADERS_TOO_LARGE
+            return
+        # PERF: the length first; this runs for every field of every request.
+        if len(name) == len(CONTENT_LENGTH) and name.lower() == CONTENT_LENGTH and int(value) > limits.body:
+            self._refusal = self._refusal or PAYLOAD_TOO_LARGE
+            return
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        if self._refusal is None and len(self.connections) > self._limits.connections:
+            self._refusal = OVERLOADED
+        if self._refusal is not None:
+            return
+        super().on_headers_complete()
+        if self._draining and (cycle := self._unfinished()):
+            cycle.keep_alive = False
+
+    def on_body(self, body: bytes) -> None:
+        self._body_bytes += len(body)
+        if self._body_bytes > self._limits.body:
+            self._refusal = self._refusal or PAYLOAD_TOO_LARGE
+        if self._refusal is None:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._open = False
+        if self._refusal is None:
+            super().on_message_complete()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch(self.transport.get_write_buffer_size())
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stop_watching()
+
+    def shutdown(self) -> None:
+        """The worker is stopping: finish what is on its way, wait shortly for what a client may just be sending."""
+        self._on_drain()
+        self._draining = True
+        if cycle := self._unfinished():
+            cycle.keep_alive = False
+        else:
+            self.loop.call_later(self._limits.drain_idle_s, self._close_if_idle)
+
+    def _close_if_idle(self) -> None:
+        if self._unfinished() is None:
+            self.transport.close()
+
+    def _unfinished(self) -> RequestResponseCycle | None:
+        """The request that is being answered."""
+        cycle = cast("RequestResponseCycle | None", self.cycle)  # None before the first one, whatever uvicorn declares
+        return None if cycle is None or cycle.response_complete else cycle
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """Answer, then take in a little more without keeping it: a reset would overtake the answer."""
+        self._refused = True
+        self._on_refused(refusal.status)
+        if cycle := self._unfinished():
+            if cycle.response_started:
+                self.transport.close()
+                return
+            cycle.disconnected = True
+            cycle.message_event.set()
+        self.transport.write(refusal_bytes(refusal))
+        self.transport.write_eof()
+        self._disarm()
+        self._arm(LINGER_S)
+
+    def _discard(self, count: int) -> None:
+        self._discarded += count
+        if self._discarded > LINGER_BYTES:
+            self.transport.abort()
+
+    def _arm(self, seconds: float) -> None:
+        self._timer = self.loop.call_later(seconds, self._expire)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _expire(self) -> None:
+        self._timer = None
+        self.transport.abort()
+
+    def _watch(self, unsent: int) -> None:
+        self._stall = self.loop.call_later(self._limits.request_timeout_s, self._check_progress, unsent)
+
+    def _stop_watching(self) -> None:
+        if self._stall is not None:
+            self._stall.cancel()
+            self._stall = None
+
+    def _check_progress(self, unsent: int) -> None:
+        """Close a client that has read nothing for a whole time-out; one that reads slowly may go on."""
+        now_unsent = self.transport.get_write_buffer_size()
+        if now_unsent >= unsent:
+            self.transport.abort()
+        else:
+            self._watch(now_unsent)
+
+
+def refusal_bytes(refusal: Refusal) -> bytes:
+    """The whole response."""
+    body = error_body(refusal.code, refusal.detail)
+    lines = [
+        f"HTTP/1.1 {refusal.status} {HTTPStatus(refusal.status).phrase}",
+        "Content-Type: application/json",
+        f"Content-Length: {len(body)}",
+        f"Cache-Control: {NO_STORE}",
+        "X-Content-Type-Options: nosniff",
+        "Connection: close",
+    ]
+    if refusal.status == HTTPStatus.SERVICE_UNAVAILABLE:
+        lines.append(f"Retry-After: {random.randint(1, 5)}")  # jitter: not everybody comes back in the same second
+    return "\r\n".join(lines).encode("ascii") + b"\r\n\r\n" + body
