@@ -131,6 +131,9 @@ class Word(IntEnum):
     SENDS_CONFLATED = 82
     CLOCK_JUMPS = 83
     SYNC_ERRORS = 84
+    IN_FLIGHT_POSITION = 85  # engine: position + 1 of the batch being applied, 0 between batches; survives the process
+    CRASH_POSITION = 86  # engine: position + 1 of the batch that the process before died in
+    CRASHES_THERE = 87
     # lines 13-15: the supervisor's view of this row
     DESIRED = 104
     ACTUAL = 105

@@ -153,7 +153,7 @@ class Book:
         if _older(self._unverified_since_ns, UNVERIFIED_NS, now_ns):
             self._drop_unverified()
 
-    def set_tick(self, tick: float, now_ns: int) -> None:
+    def set_tick(self, tick: float) -> None:
         """The venue's tick size; a change rebuilds the ladder from its levels."""
         if tick == self.tick:
             return

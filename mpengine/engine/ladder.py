@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from shm.grid import bucket_of, buckets_of, price_of, prices_of
+from shm.grid import bucket_of, buckets_of, prices_of
 
 # PERF: below this many levels a Python loop over memoryviews beats ten numpy calls (bench book); both give the same book.
 LOOP_LEVELS: Final = 48
@@ -32,8 +32,8 @@ class Ladder:
     """Both sides of one venue's book around a reference price. `tick` > 0; `prune_pct` is the half-width as a fraction."""
 
     __slots__ = (
-        "_ask_view", "_bid_view", "_prices", "ask", "ask_unverified", "best_ask", "best_bid", "bid", "bid_unverified", "dropped",
-        "has_unverified", "origin", "prune_pct", "size", "tick",
+        "_ask_view", "_bid_view", "_price_view", "_prices", "ask", "ask_unverified", "best_ask", "best_bid", "bid",
+        "bid_unverified", "dropped", "has_unverified", "origin", "prune_pct", "size", "tick",
     )  # fmt: skip
 
     def __init__(self, tick: float, prune_pct: float, reference: float) -> None:
@@ -57,6 +57,7 @@ class Ladder:
         self._bid_view: memoryview[float] = self.bid.data.cast("B").cast("d")
         self._ask_view: memoryview[float] = self.ask.data.cast("B").cast("d")
         self._prices = prices_of(self.origin, self.size, self.tick)
+        self._price_view: memoryview[float] = self._prices.data.cast("B").cast("d")
         self.best_bid, self.best_ask = _last_nonzero(self.bid, self.size - 1), _first_nonzero(self.ask, 0)
 
     # reading -----------------------------------------------------------------------------------------------------------
@@ -64,12 +65,12 @@ class Ladder:
     @property
     def bid_price(self) -> float | None:
         """Best bid, None on an empty side."""
-        return price_of(self.origin + self.best_bid, self.tick) if self.best_bid >= 0 else None
+        return self._price_view[self.best_bid] if self.best_bid >= 0 else None
 
     @property
     def ask_price(self) -> float | None:
         """Best ask, None on an empty side."""
-        return price_of(self.origin + self.best_ask, self.tick) if self.best_ask < self.size else None
+        return self._price_view[self.best_ask] if self.best_ask < self.size else None
 
     @property
     def crossed(self) -> bool:
@@ -81,8 +82,7 @@ class Ladder:
         """Mean of best bid and ask; None while a side is empty or the book is crossed or locked."""
         if self.best_bid < 0 or self.best_ask >= self.size or self.best_bid >= self.best_ask:
             return None
-        # Half ticks are exact here; one division at the end keeps the mid free of the grid's rounding.
-        return (price_of(self.origin + self.best_bid, self.tick) + price_of(self.origin + self.best_ask, self.tick)) / 2
+        return (self._price_view[self.best_bid] + self._price_view[self.best_ask]) / 2
 
     def level_counts(self) -> tuple[int, int, int]:
         """(bids, asks, unverified of both)."""
@@ -96,6 +96,10 @@ class Ladder:
             list(zip(self._prices[bids].tolist(), self.bid[bids].tolist())),
             list(zip(self._prices[asks].tolist(), self.ask[asks].tolist())),
         )
+
+    def total_usd(self) -> tuple[float, float]:
+        """(bid, ask): sum of price x quantity of each side."""
+        return float(self._prices @ self.bid), float(self._prices @ self.ask)
 
     def usd_by_bucket(self, step: float) -> tuple[int, Floats, Floats]:
         """(first bucket, bid USD, ask USD): sum of price x quantity over the ticks whose bucket it is, float64[buckets] each."""

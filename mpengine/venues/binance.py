@@ -356,7 +356,7 @@ class Binance:
         return venue_ns
 
     def _is_new_diff(self, symbol: str, last: int) -> bool:
-        """False for a diff that the other life of a rotated socket already brought. A real step back passes: the book judges it."""
+        """False for a diff that the other life of a rotated socket already brought. A real step back passes to the book."""
         recent = self._recent_diffs[symbol]
         if last <= recent[-1] and last in recent:
             self.counters.refuse("depth_duplicate")

@@ -1,0 +1,448 @@
+"""One symbol's engine: orders the calls of its parts (`spec: engine`, sections 1, 4, 18). Same records in, same outputs out.
+
+Pure. Time is the running maximum of the receive times of the records. Before a record that carries time over a boundary is applied,
+the boundary work runs: book watch and 1 s sample, 30 s depth frame, minute rollover. Parts never call each other; this file passes
+results along, and it is the only place that catches: per event and per step, so that one failure stops neither the next step nor
+the symbol.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from mpengine.config import Settings
+from mpengine.engine.book import SECOND, Book, read_diff
+from mpengine.engine.candles import MINUTE_NS, MinuteBar
+from mpengine.engine.depth_frames import SLOT_NS, DepthFrames
+from mpengine.engine.ladder import BadLevels
+from mpengine.engine.liquidations import trigger_price
+from mpengine.engine.open_interest import OpenInterest
+from mpengine.schemas import BookDocument, ErrorRow, StatusDocument, encode
+from shm.frames import Frame
+from shm.records import (
+    EVENT,
+    HEAD,
+    UNIT,
+    Coverage,
+    DocumentId,
+    EventFlag,
+    GapScope,
+    Kind,
+    PositionSide,
+    TakerSide,
+    Venue,
+    units_of,
+)
+
+STATE_SCHEMA: Final = 1
+MID_STALE_NS: Final = 60 * SECOND
+MARK_FRESH_NS: Final = 60 * SECOND
+RECOVERED_NS: Final = 3600 * SECOND
+MAX_ERRORS: Final = 32
+
+_COUNTERS: Final = (
+    "events", "clocks", "trades", "depth", "snapshots", "marks", "open_interest", "liquidations", "ratios", "instruments",
+    "touches", "gaps", "late", "refused", "unknown", "malformed", "errors",
+)  # fmt: skip
+
+
+class FrameOut(NamedTuple):
+    """A depth frame to publish."""
+
+    frame: Frame
+
+
+class CandleOut(NamedTuple):
+    """A finished minute bar (0-d CANDLE_DTYPE) to publish."""
+
+    record: npt.NDArray[np.void]
+
+
+class DocumentOut(NamedTuple):
+    """A document version to publish."""
+
+    document: DocumentId
+    data: bytes
+    ts_ns: int
+
+
+Output = FrameOut | CandleOut | DocumentOut
+
+
+class Refused(ValueError):
+    """An event that must not enter the state; the text is its fixed reason."""
+
+
+class SymbolCore:
+    """The state of one symbol. `on_batch` takes, `outputs` drains; the shell publishes, saves and waits."""
+
+    def __init__(self, symbol: str, settings: Settings) -> None:
+        self.symbol = symbol
+        self.now_ns = 0
+        self.data_since_ns: int | None = None
+        self.counters = dict.fromkeys(_COUNTERS, 0)
+        self.books: dict[Venue, Book] = {}
+        self._settings = settings
+        one = self._one = settings.symbols[symbol]
+        if one.has_orderbook and settings.venues.binance.enabled and one.binance:
+            self.books[Venue.BINANCE] = Book(one.tick, settings.engine.book_prune_pct, one.gap_tolerance_ids)
+        self._frames = DepthFrames(one.book_step, one.book_range)
+        self._bar = MinuteBar()
+        self._oi = OpenInterest()
+        self._mark: tuple[float, int] | None = None
+        self._funding: tuple[float, int] | None = None
+        self._mid: tuple[float, int] | None = None
+        self._last_minute: int | None = None
+        self._last_depth_open_ns: int | None = None
+        self._totals = dict.fromkeys(("minutes_rolled", "minutes_skipped", "depth_frames"), 0)
+        self._errors: dict[tuple[str, str], ErrorRow] = {}
+        self._outputs: list[Output] = []
+        self._handlers: dict[int, Callable[[bytes, int], None]] = {
+            Kind.CLOCK: self._on_clock,
+            Kind.TRADE: self._on_trade,
+            Kind.DEPTH: self._on_depth,
+            Kind.SNAPSHOT: self._on_snapshot,
+            Kind.MARK: self._on_mark,
+            Kind.OPEN_INTEREST: self._on_open_interest,
+            Kind.LIQUIDATION: self._on_liquidation,
+            Kind.RATIO: self._on_ratio,
+            Kind.INSTRUMENT: self._on_instrument,
+            Kind.TOUCH: self._on_touch,
+            Kind.GAP: self._on_gap,
+        }
+
+    # events ------------------------------------------------------------------------------------------------------------
+
+    def on_batch(self, body: bytes, *, gap: bool = False) -> None:
+        """The records of one batch in order. `gap`: records before it were lost."""
+        if gap:
+            self.on_feed_gap()
+        offset, size = 0, len(body)
+        handlers, counters = self._handlers, self.counters
+        while offset < size:
+            kind, _, _, _, count, _, recv_ns = HEAD.unpack_from(body, offset)
+            end = offset + UNIT * units_of(kind, count)
+            if end > size:
+                counters["malformed"] += 1
+                return
+            if recv_ns > self.now_ns:
+                self._advance(recv_ns)
+            counters["events"] += 1
+            handler = handlers.get(kind)
+            if handler is None:
+                counters["unknown"] += 1
+            else:
+                try:
+                    handler(body, offset)
+                except (Refused, BadLevels) as error:
+                    counters["refused"] += 1
+                    self._note_error(f"event.{Kind(kind).name.lower()}", error)
+                except Exception as error:  # noqa: BLE001 one bad event never stops the symbol
+                    counters["errors"] += 1
+                    self._note_error(f"event.{Kind(kind).name.lower()}", error)
+            offset = end
+
+    def on_feed_gap(self) -> None:
+        """Events of every kind were lost before this point: no book can go on, the minute and the slot say so."""
+        self.counters["gaps"] += 1
+        self._bar.gap = True
+        self._frames.flag(Coverage.GAP)
+        for book in self.books.values():
+            book.on_gap(self.now_ns)
+
+    def outputs(self) -> list[Output]:
+        """Drains what is to be published, in order."""
+        drained, self._outputs = self._outputs, []
+        return drained
+
+    def _on_clock(self, body: bytes, offset: int) -> None:
+        self.counters["clocks"] += 1
+
+    def _on_trade(self, body: bytes, offset: int) -> None:
+        _, venue, side, _, _, venue_ns, _, _, _, price, qty, _ = EVENT.unpack_from(body, offset)
+        self._check_price(price)
+        self._check_positive(qty)
+        self.counters["trades"] += 1
+        self._count_late(venue_ns)
+        self._bar.on_trade(Venue(venue), TakerSide(side), price * qty)
+
+    def _on_depth(self, body: bytes, offset: int) -> None:
+        book = self.books.get(Venue(body[offset + 1]))
+        if book is None:
+            raise Refused("no book for this venue")
+        self.counters["depth"] += 1
+        before = book.state
+        if book.on_diff(read_diff(body, offset), self.now_ns):
+            self._observe_mid(book)
+        if book.state != before:
+            self._book_changed()
+
+    def _on_snapshot(self, body: bytes, offset: int) -> None:
+        book = self.books.get(Venue(body[offset + 1]))
+        if book is None:
+            raise Refused("no book for this venue")
+        self.counters["snapshots"] += 1
+        before = book.state
+        if book.on_snapshot(read_diff(body, offset), self.now_ns):
+            self._observe_mid(book)
+        if book.state != before:
+            self._book_changed()
+
+    def _on_mark(self, body: bytes, offset: int) -> None:
+        _, _, _, flags, _, venue_ns, _, _, _, price, _, funding = EVENT.unpack_from(body, offset)
+        self._check_price(price)
+        self.counters["marks"] += 1
+        self._count_late(venue_ns)
+        self._mark = (price, self.now_ns)
+        if flags & EventFlag.HAS_FUNDING and math.isfinite(funding):
+            self._funding = (funding, self.now_ns)
+        if self._mid is None or self.now_ns - self._mid[1] > MID_STALE_NS:
+            self._bar.observe(price, fallback=True)
+
+    def _on_open_interest(self, body: bytes, offset: int) -> None:
+        _, venue, _, _, _, _, _, _, _, _, qty, _ = EVENT.unpack_from(body, offset)
+        self._check_positive(qty)
+        self.counters["open_interest"] += 1
+        if not self._oi.on_value(Venue(venue), qty, self.now_ns):
+            raise Refused("open interest jumped")
+
+    def _on_liquidation(self, body: bytes, offset: int) -> None:
+        _, venue, side, _, _, venue_ns, _, _, _, price, qty, average = EVENT.unpack_from(body, offset)
+        self._check_positive(price)
+        self._check_positive(qty)
+        self.counters["liquidations"] += 1
+        self._count_late(venue_ns)
+        position = PositionSide(side)
+        trigger = trigger_price(Venue(venue), position, price, average, self._one.default_mmr)
+        self._check_price(trigger)
+        self._bar.on_liquidation(position, trigger * qty)
+
+    def _on_ratio(self, body: bytes, offset: int) -> None:
+        self.counters["ratios"] += 1
+
+    def _on_instrument(self, body: bytes, offset: int) -> None:
+        _, venue, _, _, _, _, _, _, _, tick, _, _ = EVENT.unpack_from(body, offset)
+        self._check_positive(tick)
+        self.counters["instruments"] += 1
+        book = self.books.get(Venue(venue))
+        if book is not None:
+            if tick > self._one.book_step:
+                raise Refused("tick above the book step")
+            book.set_tick(tick)
+
+    def _on_touch(self, body: bytes, offset: int) -> None:
+        self.counters["touches"] += 1
+
+    def _on_gap(self, body: bytes, offset: int) -> None:
+        venue, scope = Venue(body[offset + 1]), GapScope(body[offset + 2])
+        self.counters["gaps"] += 1
+        self._bar.gap = True
+        if scope is not GapScope.TRADES and (book := self.books.get(venue)) is not None:
+            self._frames.flag(Coverage.GAP)
+            book.on_gap(self.now_ns)
+            self._book_changed()
+
+    def _check_price(self, price: float) -> None:
+        """Finite, above 0 and within `price_reject_pct` of a fresh mark. Raises Refused."""
+        self._check_positive(price)
+        if self._mark is not None and self.now_ns - self._mark[1] <= MARK_FRESH_NS:
+            mark = self._mark[0]
+            if abs(price - mark) > self._settings.engine.price_reject_pct * mark:
+                raise Refused("price far from mark")
+
+    @staticmethod
+    def _check_positive(value: float) -> None:
+        if not (math.isfinite(value) and value > 0.0):
+            raise Refused("not finite and above 0")
+
+    def _count_late(self, venue_ns: int) -> None:
+        # An event belongs to the minute that is open in engine time; a venue time of an earlier minute is only counted.
+        if venue_ns // MINUTE_NS < self.now_ns // MINUTE_NS:
+            self.counters["late"] += 1
+
+    def _observe_mid(self, book: Book) -> None:
+        mid = book.mid
+        if mid is not None:
+            self._mid = (mid, self.now_ns)
+            self._bar.observe(mid)
+
+    # time --------------------------------------------------------------------------------------------------------------
+
+    def _advance(self, now_ns: int) -> None:
+        """Engine time moves to `now_ns`; the work of every boundary on the way runs first."""
+        before, first = self.now_ns, self.data_since_ns is None
+        if first:
+            self.data_since_ns = now_ns
+            before = now_ns
+        at_ns = now_ns // SECOND * SECOND
+        if at_ns > before or first:
+            boundary_ns = self.now_ns = now_ns if first else at_ns
+            self._step("watch", self._watch, boundary_ns)
+            if not first:
+                self._step("depth", self._sample, boundary_ns)
+                if at_ns // SLOT_NS > before // SLOT_NS:
+                    self._step("book_document", self._publish_book, boundary_ns)
+                if at_ns // MINUTE_NS > before // MINUTE_NS:
+                    self._step("rollover", self._rollover, at_ns // MINUTE_NS, before // MINUTE_NS)
+            self.now_ns = now_ns
+            self._step("status_document", self._publish_status)
+        self.now_ns = now_ns
+
+    def _step(self, name: str, step: Callable[..., None], *args: int) -> None:
+        try:
+            step(*args)
+        except Exception as error:  # noqa: BLE001 one failing step never stops the next
+            self.counters["errors"] += 1
+            self._note_error(f"step.{name}", error)
+
+    def _watch(self, at_ns: int) -> None:
+        for book in self.books.values():
+            before = book.state
+            book.on_time(at_ns)
+            if book.state != before:
+                self._frames.flag(Coverage.GAP)
+                self._book_changed()
+
+    def _sample(self, at_ns: int) -> None:
+        if not self.books:
+            return
+        reference = self._mid[0] if self._mid is not None else None
+        for frame in self._frames.on_second(at_ns, list(self.books.items()), reference, self._recovered(at_ns)):
+            self._totals["depth_frames"] += 1
+            self._last_depth_open_ns = frame.open_ts_ns
+            self._outputs.append(FrameOut(frame))
+
+    def _recovered(self, at_ns: int) -> Coverage:
+        since = self.data_since_ns
+        return Coverage.RECOVERED if since is not None and at_ns - since < RECOVERED_NS else Coverage.NONE
+
+    def _rollover(self, minute: int, before: int) -> None:
+        """Minutes `before` .. `minute` - 1 ended. Only the first can hold events; a later one can live on a fresh mark."""
+        for ended in range(before, min(minute, before + 2)):
+            self._close_minute(ended)
+        self._totals["minutes_skipped"] += max(0, minute - before - 2)
+
+    def _close_minute(self, minute: int) -> None:
+        close_ns = (minute + 1) * MINUTE_NS
+        mark = self._mark
+        if self._bar.open is None and mark is not None and close_ns - mark[1] < MARK_FRESH_NS:
+            self._bar.observe(mark[0], fallback=True)
+        if self._bar.open is None:
+            self._totals["minutes_skipped"] += 1
+            self._bar.reset()
+            return
+        minutes = minute - self._last_minute if self._last_minute is not None else 1
+        record = self._bar.close_at(
+            close_ns,
+            mark=mark[0] if mark is not None and close_ns - mark[1] <= MARK_FRESH_NS else None,
+            funding=self._funding[0] if self._funding is not None and close_ns - self._funding[1] <= MARK_FRESH_NS else None,
+            oi=self._oi.on_rollover(close_ns),
+            minutes=minutes,
+        )
+        self._outputs.append(CandleOut(record))
+        self._totals["minutes_rolled"] += 1
+        self._last_minute = minute
+        self._bar.reset()
+
+    # documents ---------------------------------------------------------------------------------------------------------
+
+    def _book_changed(self) -> None:
+        self._publish_book(self.now_ns)
+
+    def _publish_book(self, at_ns: int) -> None:
+        stats = {
+            venue.label: book.stats(book.ladder.total_usd() if book.ladder is not None else (0.0, 0.0))
+            for venue, book in self.books.items()
+        }
+        document = BookDocument(symbol=self.symbol, written_ns=at_ns, books=stats)
+        self._outputs.append(DocumentOut(DocumentId.BOOK, encode(document), at_ns))
+
+    def _publish_status(self) -> None:
+        self._outputs.append(DocumentOut(DocumentId.STATUS, encode(self.status("live")), self.now_ns))
+
+    def status(self, state: Any, fatal_error: str | None = None) -> StatusDocument:
+        """The STATUS document of this moment."""
+        mark, mid = self._mark, self._mid
+        book = next(iter(self.books.values()), None)
+        return StatusDocument(
+            symbol=self.symbol,
+            written_ns=self.now_ns,
+            state=state,
+            engine_ns=self.now_ns,
+            data_since_ns=self.data_since_ns,
+            last_minute_ns=self._last_minute * MINUTE_NS if self._last_minute is not None else None,
+            last_depth_open_ns=self._last_depth_open_ns,
+            mark=mark[0] if mark else None,
+            mark_ns=mark[1] if mark else None,
+            mid=mid[0] if mid else None,
+            mid_ns=mid[1] if mid else None,
+            funding_rate=self._funding[0] if self._funding else None,
+            open_interest_base=self._oi.total(self.now_ns),
+            tick=book.tick if book is not None else self._one.tick,
+            minutes_rolled=self._totals["minutes_rolled"],
+            minutes_skipped=self._totals["minutes_skipped"],
+            depth_frames=self._totals["depth_frames"],
+            depth_slots_empty=self._frames.empty_slots,
+            counters=dict(self.counters),
+            errors=list(self._errors.values()),
+            fatal_error=fatal_error,
+        )
+
+    def _note_error(self, where: str, error: Exception) -> None:
+        """One row per distinct error; the oldest leave when there are too many."""
+        key = (where, f"{type(error).__name__}: {error}"[:200])
+        known = self._errors.pop(key, None)
+        first_ns, count = (known.first_ns, known.count) if known else (self.now_ns, 0)
+        self._errors[key] = ErrorRow(where=where, error=key[1], count=count + 1, first_ns=first_ns, last_ns=self.now_ns)
+        while len(self._errors) > MAX_ERRORS:
+            self._errors.pop(next(iter(self._errors)))
+
+    # checkpoint --------------------------------------------------------------------------------------------------------
+
+    def state_of(self) -> dict[str, Any]:
+        """The whole state in plain values: what a checkpoint holds and what equal engines have equal."""
+        return {
+            "schema": STATE_SCHEMA,
+            "symbol": self.symbol,
+            "now_ns": self.now_ns,
+            "data_since_ns": self.data_since_ns,
+            "counters": dict(self.counters),
+            "totals": dict(self._totals),
+            "mark": self._mark,
+            "funding": self._funding,
+            "mid": self._mid,
+            "last_minute": self._last_minute,
+            "last_depth_open_ns": self._last_depth_open_ns,
+            "errors": [msgspec.to_builtins(row) for row in self._errors.values()],
+            "bar": self._bar.state_of(),
+            "oi": self._oi.state_of(),
+            "frames": self._frames.state_of(),
+            "books": [[int(venue), book.state_of()] for venue, book in self.books.items()],
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from `state_of`. Raises ValueError, KeyError or TypeError for a state of another symbol or schema."""
+        if state["schema"] != STATE_SCHEMA or state["symbol"] != self.symbol:
+            raise ValueError(f"state of {state['symbol']}, schema {state['schema']}: not this engine's")
+        books = {Venue(venue): Book.restored(book) for venue, book in state["books"]}
+        if books.keys() != self.books.keys():
+            raise ValueError("state of other venues")
+        self.books = books
+        self.now_ns, self.data_since_ns = state["now_ns"], state["data_since_ns"]
+        self.counters |= state["counters"]
+        self._totals |= state["totals"]
+        self._mark, self._funding, self._mid = (
+            (pair[0], pair[1]) if pair else None for pair in (state["mark"], state["funding"], state["mid"])
+        )
+        self._last_minute, self._last_depth_open_ns = state["last_minute"], state["last_depth_open_ns"]
+        rows = [msgspec.convert(row, ErrorRow) for row in state["errors"]]
+        self._errors = {(row.where, row.error): row for row in rows}
+        self._bar.restore(state["bar"])
+        self._oi.restore(state["oi"])
+        self._frames.restore(state["frames"])

@@ -1,0 +1,172 @@
+"""Order-book heatmap frames: 1 s samples of USD per bucket, averaged over 30 s (`spec: engine`, section 17). Pure.
+
+A frame is a time average, not a snapshot. A slot without a sample makes no frame, never a zero frame. Slots and samples are
+multiples of the engine clock, so the sample at a slot's end belongs to it: 30 samples when nothing is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from mpengine.engine.book import SECOND, Book
+from shm.frames import Frame
+from shm.grid import frame_grid
+from shm.records import Coverage, FrameKind, Venue
+
+SLOT_NS: Final = 30 * SECOND
+PARTIAL_BELOW: Final = 15
+
+Floats = npt.NDArray[np.float64]
+
+
+class DepthFrames:
+    """Accumulates one slot at a time. `step`, `range_pct`: bucket size and half-width of the published grid."""
+
+    __slots__ = (
+        "_asks",
+        "_bids",
+        "_first",
+        "_flags",
+        "_range_pct",
+        "_step",
+        "_venue_ts_ns",
+        "_venues",
+        "empty_slots",
+        "samples",
+        "slot",
+    )
+
+    def __init__(self, step: float, range_pct: float) -> None:
+        self._step = step
+        self._range_pct = range_pct
+        self.slot: int | None = None
+        self.empty_slots = 0
+        self._reset()
+
+    def _reset(self) -> None:
+        self.samples = 0
+        self._first = 0
+        self._bids: Floats = np.zeros(0)
+        self._asks: Floats = np.zeros(0)
+        self._venues = 0
+        self._venue_ts_ns = 0
+        self._flags = Coverage.NONE
+
+    def flag(self, coverage: Coverage) -> None:
+        """Something happened in the running slot that its readers must know."""
+        self._flags |= coverage
+
+    def on_second(
+        self, at_ns: int, books: Sequence[tuple[Venue, Book]], reference: float | None, recovered: Coverage
+    ) -> list[Frame]:
+        """The engine clock reached the full second `at_ns`: sample the books; frames of the slots that ended here or before.
+
+        `reference` is the last mid; `recovered` the flag of a fresh start. A jump over several seconds gives one sample.
+        """
+        ended: list[Frame] = []
+        slot = (at_ns - 1) // SLOT_NS
+        if self.slot is None:
+            self.slot = slot
+        if slot != self.slot:
+            ended += self._close(reference, recovered)
+            self.empty_slots += slot - self.slot - 1  # those that the jump passed whole
+            self.slot = slot
+        self._sample(at_ns, books)
+        if at_ns % SLOT_NS == 0:
+            ended += self._close(reference, recovered)
+            self.slot += 1
+        return ended
+
+    def _sample(self, at_ns: int, books: Sequence[tuple[Venue, Book]]) -> None:
+        counted = False
+        for venue, book in books:
+            if not book.counts_at(at_ns) or book.ladder is None:
+                self._flags |= Coverage.STALE_SOURCE
+                continue
+            self._add(*book.ladder.usd_by_bucket(self._step))
+            self._venues |= venue.bit
+            self._venue_ts_ns = max(self._venue_ts_ns, book.last_venue_ns)
+            counted = True
+            if book.partial:
+                self._flags |= Coverage.PARTIAL
+        self.samples += counted
+
+    def _add(self, first: int, bids: Floats, asks: Floats) -> None:
+        if not self._bids.size:
+            self._first, self._bids, self._asks = first, bids, asks
+            return
+        low = min(self._first, first)
+        high = max(self._first + self._bids.size, first + bids.size)
+        if (low, high - low) != (self._first, self._bids.size):
+            self._bids, self._asks = (self._widened(side, low, high - low) for side in (self._bids, self._asks))
+            self._first = low
+        at = first - low
+        self._bids[at : at + bids.size] += bids
+        self._asks[at : at + asks.size] += asks
+
+    def _widened(self, side: Floats, low: int, count: int) -> Floats:
+        wide = np.zeros(count)
+        wide[self._first - low : self._first - low + side.size] = side
+        return wide
+
+    def _close(self, reference: float | None, recovered: Coverage) -> list[Frame]:
+        assert self.slot is not None  # `on_second` sets it first
+        frame = self._frame(self.slot, reference, recovered) if self.samples and reference is not None else None
+        self._reset()
+        if frame is None:
+            self.empty_slots += 1
+            return []
+        return [frame]
+
+    def _frame(self, slot: int, reference: float, recovered: Coverage) -> Frame:
+        origin, count, shrunk = frame_grid(reference, self._step, self._range_pct)
+        planes = np.zeros((2, count))
+        low, high = max(origin, self._first), min(origin + count, self._first + self._bids.size)
+        if low < high:
+            target, source = slice(low - origin, high - origin), slice(low - self._first, high - self._first)
+            planes[0, target] = self._bids[source] / self.samples
+            planes[1, target] = self._asks[source] / self.samples
+        positive = planes[planes > 0.0]
+        p50, p95 = np.percentile(positive, (50, 95)).tolist() if positive.size else (0.0, 0.0)
+        flags = self._flags | recovered
+        if shrunk:
+            flags |= Coverage.GRID_SHRUNK
+        if self.samples < PARTIAL_BELOW:
+            flags |= Coverage.PARTIAL
+        return Frame(
+            kind=FrameKind.DEPTH,
+            open_ts_ns=slot * SLOT_NS,
+            close_ts_ns=(slot + 1) * SLOT_NS,
+            venue_ts_ns=self._venue_ts_ns,
+            reference=reference,
+            origin=origin,
+            step=self._step,
+            norm_a=p50,
+            norm_b=p95,
+            total_a=float(planes[0].sum()),
+            total_b=float(planes[1].sum()),
+            coverage=flags,
+            venues=self._venues,
+            samples=self.samples,
+            planes=planes,
+        )
+
+    def state_of(self) -> dict[str, Any]:
+        """Everything needed to go on from here."""
+        return {
+            "slot": self.slot, "empty_slots": self.empty_slots, "samples": self.samples, "first": self._first,
+            "bids": self._bids.tobytes(), "asks": self._asks.tobytes(), "venues": self._venues,
+            "venue_ts_ns": self._venue_ts_ns, "flags": int(self._flags),
+        }  # fmt: skip
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from `state_of`. Raises KeyError or ValueError for a state that is not one."""
+        self.slot, self.empty_slots, self.samples = state["slot"], state["empty_slots"], state["samples"]
+        self._first, self._venues, self._flags = state["first"], state["venues"], Coverage(state["flags"])
+        self._venue_ts_ns = state["venue_ts_ns"]
+        self._bids = np.frombuffer(state["bids"], np.float64).copy()
+        self._asks = np.frombuffer(state["asks"], np.float64).copy()

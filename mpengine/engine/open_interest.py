@@ -1,0 +1,84 @@
+"""Open interest per venue, its sum and its change per minute (`spec: engine` 8.1, `spec: exchanges` 9). Pure; base units.
+
+A venue that fails or returns makes no artificial change: the delta is taken only over venues present in both observations.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+from shm.records import Venue
+
+MAX_AGE_NS: Final = 60 * 1_000_000_000
+BASELINE_AGE_NS: Final = 120 * 1_000_000_000
+JUMP_PCT: Final = 0.30
+AGREE_PCT: Final = 0.01
+AGREE_READINGS: Final = 3
+
+
+class OiMinute(NamedTuple):
+    """Open interest at a rollover. `total`, `delta` are None where nothing fresh (nothing comparable) is known."""
+
+    total: float | None
+    delta: float | None
+    by_venue: dict[Venue, float]
+
+
+class OpenInterest:
+    """Newest value per venue, and the values that the last rollover used."""
+
+    __slots__ = ("_baseline", "_odd", "_values", "refused")
+
+    def __init__(self) -> None:
+        self._values: dict[Venue, tuple[float, int]] = {}
+        self._baseline: dict[Venue, tuple[float, int]] = {}
+        self._odd: dict[Venue, list[float]] = {}
+        self.refused = 0
+
+    def on_value(self, venue: Venue, qty: float, now_ns: int) -> bool:
+        """A reading; False if it was refused as a jump beyond 30 % (accepted when three in a row agree within 1 %)."""
+        known = self._values.get(venue)
+        if known is not None and abs(qty - known[0]) > JUMP_PCT * known[0]:
+            odd = self._odd.setdefault(venue, [])
+            odd.append(qty)
+            del odd[:-AGREE_READINGS]
+            if len(odd) < AGREE_READINGS or max(odd) - min(odd) > AGREE_PCT * min(odd):
+                self.refused += 1
+                return False
+        self._odd.pop(venue, None)
+        self._values[venue] = (qty, now_ns)
+        return True
+
+    def fresh(self, now_ns: int) -> dict[Venue, float]:
+        """Values not older than 60 s, in venue order."""
+        return {venue: qty for venue, (qty, at_ns) in sorted(self._values.items()) if now_ns - at_ns <= MAX_AGE_NS}
+
+    def total(self, now_ns: int) -> float | None:
+        """Sum over fresh venues; None without one."""
+        fresh = self.fresh(now_ns)
+        return sum(fresh.values()) if fresh else None
+
+    def on_rollover(self, now_ns: int) -> OiMinute:
+        """Sum and change since the last rollover; then the fresh values become the baseline."""
+        fresh = self.fresh(now_ns)
+        both = [v for v in fresh if v in self._baseline and now_ns - self._baseline[v][1] <= BASELINE_AGE_NS]
+        delta = sum(fresh[v] - self._baseline[v][0] for v in both) if both else None
+        for venue, qty in fresh.items():
+            self._baseline[venue] = (qty, now_ns)
+        return OiMinute(sum(fresh.values()) if fresh else None, delta, fresh)
+
+    def state_of(self) -> dict[str, Any]:
+        """Everything needed to go on from here."""
+        return {
+            "values": [[int(v), *pair] for v, pair in sorted(self._values.items())],
+            "baseline": [[int(v), *pair] for v, pair in sorted(self._baseline.items())],
+            "odd": [[int(v), readings] for v, readings in sorted(self._odd.items())],
+            "refused": self.refused,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from `state_of`."""
+        self._values = {Venue(v): (qty, at_ns) for v, qty, at_ns in state["values"]}
+        self._baseline = {Venue(v): (qty, at_ns) for v, qty, at_ns in state["baseline"]}
+        self._odd = {Venue(v): list(readings) for v, readings in state["odd"]}
+        self.refused = state["refused"]

@@ -1,0 +1,316 @@
+"""The process of one symbol: event ring -> core -> rings and documents. A shell: it waits, publishes, saves, and nothing else.
+
+Read position runs ahead; the ring is released only up to a checkpoint on disk, so a restarted engine loads the checkpoint, reads
+again from there and comes to the state of one that was never stopped. A batch that two processes died in is put aside (quarantine).
+
+    python -m mpengine.engine.process --settings FILE --symbol BTC [--row N]
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import time
+from pathlib import Path
+from typing import Final
+
+from mpengine.config import Settings, decode
+from mpengine.engine.core import SymbolCore
+from mpengine.engine.storage import (
+    Checkpoint,
+    CheckpointError,
+    CheckpointThread,
+    Publisher,
+    config_digest,
+    encode_checkpoint,
+    load_checkpoint,
+    move_aside,
+)
+from mpengine.idle import Idle
+from mpengine.schemas import encode as encode_document
+from shm import doorbell
+from shm.atomic_file import write_atomic
+from shm.board_words import Role, Word, resync_word
+from shm.event_ring import Batch, BatchFlag, EventReader
+from shm.layout import event_ring_spec
+from shm.liveness import WriterState
+from shm.process_shell import ProcessShell, run_main
+from shm.records import DocumentId
+from shm.syncer import SyncThread
+
+BATCHES_PER_TURN: Final = 64
+DRAIN_S: Final = 2.0
+BEAT_NS: Final = 200_000_000
+LOOK_NS: Final = 1_000_000_000
+CRASHES_BEFORE_QUARANTINE: Final = 2
+DOORBELLS_VARIABLE: Final = "MPENGINE_DOORBELLS"
+
+_COUNTER_WORDS: Final = {
+    "events": Word.EVENTS,
+    "trades": Word.TRADES,
+    "depth": Word.DEPTH_UPDATES,
+    "snapshots": Word.SNAPSHOTS,
+    "marks": Word.MARKS,
+    "liquidations": Word.LIQUIDATIONS,
+    "gaps": Word.GAPS,
+    "late": Word.LATE_EVENTS,
+    "refused": Word.REFUSED_EVENTS,
+    "errors": Word.HANDLER_ERRORS,
+}
+
+log = logging.getLogger("mpengine.engine")
+
+
+class EngineProcess:
+    """One symbol's loop. `do_work` is one turn and returns how many batches it applied."""
+
+    def __init__(self, settings: Settings, symbol: str, shell: ProcessShell, bell: int | None) -> None:
+        self._settings = settings
+        self._symbol = symbol
+        self._shell = shell
+        self._bell = bell
+        self._paths = settings.paths
+        self._digest = config_digest(settings, symbol)
+        self.core = SymbolCore(symbol, settings)
+        self._publisher = Publisher(self._paths, symbol)
+        self._sources: dict[int, tuple[int, int]] = {}
+        self._skipped = 0
+        self._applied = 0
+        self._crashed_at, self._crashes = self._previous_crash()
+        self._reader = self._open_ring()
+        self._checkpoints = CheckpointThread(self._paths.checkpoint(symbol))
+        self._sync = SyncThread(self._publisher.fds, settings.engine.sync_interval_s, self._sync_failed)
+        self._sync.start()
+        self._next_checkpoint_ns = time.monotonic_ns() + round(settings.engine.checkpoint_interval_s * 1e9)
+        self._next_beat_ns = self._next_look_ns = 0
+
+    # start -------------------------------------------------------------------------------------------------------------
+
+    def _open_ring(self) -> EventReader:
+        """Attach to the event ring at the place of the checkpoint; without a matching one the events before are a gap."""
+        path = self._paths.checkpoint(self._symbol)
+        spec = event_ring_spec(self._symbol, self._settings.engine.ring_units)
+        ring = self._paths.events(self._symbol)
+        try:
+            checkpoint = load_checkpoint(path, self._symbol, self._digest)
+            if checkpoint is not None:
+                self.core.restore(checkpoint.state)
+        except CheckpointError as error:
+            checkpoint = None
+            self._report_checkpoint(path, error)
+        except (KeyError, TypeError, ValueError, IndexError):
+            checkpoint = None
+            self.core = SymbolCore(self._symbol, self._settings)
+            log.exception("checkpoint does not hold a state, moved to %s", move_aside(path, time.time_ns()).name)
+        if checkpoint is None:
+            return EventReader.open(ring, spec)
+        self._sources = dict(checkpoint.sources)
+        reader = EventReader.open(ring, spec, position=checkpoint.position)
+        if reader.uuid != checkpoint.ring_uuid:
+            reader.close()
+            reader = EventReader.open(ring, spec)
+            self._sources = {}
+            self.core.on_feed_gap()
+            log.info("the event ring is new: going on from the checkpoint with a gap")
+        return reader
+
+    def _report_checkpoint(self, path: Path, error: CheckpointError) -> None:
+        if error.damaged:
+            log.error("checkpoint damaged, moved to %s", move_aside(path, time.time_ns()).name, exc_info=error)
+        else:
+            log.info("checkpoint ignored: %s", error)
+
+    def _previous_crash(self) -> tuple[int, int]:
+        """(position + 1 of the batch the process before died in, how often in a row); (0, 0) if it died between batches."""
+        row = self._shell.row
+        there = row.get(Word.IN_FLIGHT_POSITION)
+        crashes = (row.get(Word.CRASHES_THERE) + 1 if there == row.get(Word.CRASH_POSITION) else 1) if there else 0
+        row.set(Word.CRASH_POSITION, there)
+        row.set(Word.CRASHES_THERE, crashes)
+        row.set(Word.IN_FLIGHT_POSITION, 0)
+        return there, crashes
+
+    # loop --------------------------------------------------------------------------------------------------------------
+
+    def do_work(self) -> int:
+        """Apply the batches that are there (a bounded number), publish, then what time asks for."""
+        work = 0
+        while work < BATCHES_PER_TURN and (batch := self._reader.get()) is not None:
+            self._apply(batch)
+            work += 1
+        now_ns = time.monotonic_ns()
+        if work:
+            self._shell.row.set(Word.LAST_INPUT_NS, now_ns)
+            for venue, book in self.core.books.items():
+                self._shell.row.set(resync_word(venue), book.resync_asked)
+        self._shell.row.set(Word.BACKLOG, self._reader.backlog())
+        if now_ns >= self._next_beat_ns:
+            self._next_beat_ns = now_ns + BEAT_NS
+            self._beat(now_ns)
+        self._release()
+        if now_ns >= self._next_checkpoint_ns or (work and self._reader.fill() > 0.5):
+            self.checkpoint()
+        return work
+
+    def _apply(self, batch: Batch) -> None:
+        if not self._is_new(batch):
+            self._skipped += batch.records
+            return
+        row = self._shell.row
+        self._sources[batch.source] = (batch.epoch, batch.first_seq + batch.records)
+        if batch.position + 1 == self._crashed_at and self._crashes >= CRASHES_BEFORE_QUARANTINE:
+            self._quarantine(batch)
+            return
+        row.set(Word.IN_FLIGHT_POSITION, batch.position + 1)
+        self.core.on_batch(batch.body, gap=bool(batch.flags & BatchFlag.GAP))
+        row.set(Word.IN_FLIGHT_POSITION, 0)
+        self._applied += batch.records
+        if outputs := self.core.outputs():
+            self._publisher.publish(outputs)
+            row.set(Word.HEAD_DEPTH, self._publisher.depth.next_no)
+            row.set(Word.HEAD_CANDLES, self._publisher.candles.next_no)
+            row.set(Word.HEAD_DOCUMENTS, self._publisher.newest_document)
+            if self._bell is not None:
+                doorbell.ring(self._bell)
+
+    def _is_new(self, batch: Batch) -> bool:
+        """False for records that the checkpoint already holds: reading again from `release` is at-least-once."""
+        epoch, next_seq = self._sources.get(batch.source, (0, 0))
+        return batch.epoch > epoch or (batch.epoch == epoch and batch.first_seq >= next_seq)
+
+    def _quarantine(self, batch: Batch) -> None:
+        path = self._paths.symbol_dir(self._symbol) / f"quarantine-{batch.epoch}-{batch.first_seq}.bin"
+        write_atomic(path, batch.body)
+        self._shell.row.add(Word.QUARANTINED)
+        self.core.on_feed_gap()
+        log.critical("batch at %d killed %d processes: put aside as %s", batch.position, self._crashes, path.name)
+
+    def _beat(self, now_ns: int) -> None:
+        row, core, counts = self._shell.row, self.core, self._publisher.counts
+        self._publisher.beat()
+        self._reader.beat()
+        for name, word in _COUNTER_WORDS.items():
+            row.set(word, core.counters[name])
+        row.set(Word.RESYNCS, sum(book.counters["resyncs"] for book in core.books.values()))
+        row.set(Word.DEPTH_FRAMES, counts.depth)
+        row.set(Word.MINUTES_ROLLED, counts.candles)
+        row.set(Word.REFUSED_FRAMES, counts.refused)
+        row.set(Word.DUPLICATES_SKIPPED, self._skipped)
+        row.set(Word.CHECKPOINTS, self._checkpoints.written)
+        row.set(Word.WRITE_ERRORS, self._checkpoints.errors)
+        row.set(Word.CHECKPOINT_POSITION, self._reader.released)
+        if now_ns >= self._next_look_ns:
+            self._next_look_ns = now_ns + LOOK_NS
+            if self._reader.replaced():
+                self._reopen_ring()
+
+    def _reopen_ring(self) -> None:
+        """The supervisor made a new event ring: what was in the old one and not read is a gap."""
+        while (batch := self._reader.get()) is not None:
+            self._apply(batch)
+        self._reader.close()
+        spec = event_ring_spec(self._symbol, self._settings.engine.ring_units)
+        self._reader = EventReader.open(self._paths.events(self._symbol), spec)
+        self._sources = {}
+        self.core.on_feed_gap()
+        log.warning("the event ring was replaced: attached to the new one")
+
+    # saving ------------------------------------------------------------------------------------------------------------
+
+    def checkpoint(self) -> None:
+        """Hand the state to the writer thread; the ring is released when it is on disk."""
+        self._next_checkpoint_ns = time.monotonic_ns() + round(self._settings.engine.checkpoint_interval_s * 1e9)
+        checkpoint = Checkpoint(
+            symbol=self._symbol,
+            config_digest=self._digest,
+            ring_uuid=self._reader.uuid,
+            position=self._reader.position,
+            sources=self._sources,
+            state=self.core.state_of(),
+        )
+        # Encoded here, not in the thread: the bytes are a frozen copy of a state that goes on changing.
+        self._checkpoints.submit(encode_checkpoint(checkpoint), (checkpoint.ring_uuid, checkpoint.position))
+
+    def _release(self) -> None:
+        done = self._checkpoints.done
+        if done is not None and done[0] == self._reader.uuid and done[1] > self._reader.released:
+            self._reader.release(done[1])
+
+    def _sync_failed(self, _fd: int, error: OSError) -> None:
+        log.error("fdatasync failed: %s", error)
+
+    def stop(self) -> None:
+        """Drain what the ring holds (bounded time), save, say so, give the locks up."""
+        deadline_ns = time.monotonic_ns() + round(DRAIN_S * 1e9)
+        while time.monotonic_ns() < deadline_ns and self.do_work():
+            pass
+        self.checkpoint()
+        self._checkpoints.stop()
+        self._release()
+        self.publish_state("stopped")
+        self._sync.stop(2.0)
+        self._reader.close()
+        self._publisher.close()
+
+    def publish_state(self, state: str, fatal_error: str | None = None) -> None:
+        """A last STATUS document: why this engine no longer moves."""
+        data = encode_document(self.core.status(state, fatal_error))
+        self._publisher.documents.publish(DocumentId.STATUS, data, ts_ns=self.core.now_ns)
+
+    @property
+    def progress(self) -> int:
+        """Records applied or skipped by this process."""
+        return self._applied + self._skipped
+
+    @property
+    def feed_alive(self) -> bool:
+        """Ingest is attached and beats."""
+        return self._reader.writer_state() is WriterState.LIVE
+
+
+def doorbell_of(symbol: str, text: str) -> int | None:
+    """The doorbell descriptor of `symbol` in the supervisor's list `BTC=7,ETH=8`; None where there is none."""
+    pairs = dict(pair.split("=", 1) for pair in text.split(",") if "=" in pair)
+    return int(pairs[symbol]) if pairs.get(symbol, "").isdigit() else None
+
+
+def main() -> int:
+    """One engine until it is told to stop."""
+    parser = argparse.ArgumentParser(prog="mpengine.engine.process")
+    parser.add_argument("--settings", type=Path, required=True)
+    parser.add_argument("--symbol", required=True)
+    parser.add_argument("--row", type=int)
+    options = parser.parse_args()
+    settings = decode(options.settings.read_bytes())
+    if options.symbol not in settings.symbols:
+        parser.error(f"{options.symbol} is not a configured symbol")
+    index = list(settings.symbols).index(options.symbol)
+    shell = ProcessShell(
+        f"engine-{options.symbol}",
+        Role.ENGINE,
+        board=settings.paths.board,
+        row=options.row,
+        index=index,
+        log_level=settings.log.level,
+    )
+    shell.install_signals()
+    bell = doorbell_of(options.symbol, os.environ.get(DOORBELLS_VARIABLE, ""))
+    engine = EngineProcess(settings, options.symbol, shell, bell)
+    idle = Idle()
+    shell.live()
+    try:
+        while not shell.stopping:
+            work = engine.do_work()
+            shell.beat(engine.progress)
+            idle(work)
+    except BaseException as error:
+        engine.publish_state("failed", f"{type(error).__name__}: {error}"[:500])
+        raise
+    engine.stop()
+    shell.close()
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,276 @@
+"""Where an engine's outputs and its state go: rings, documents, the checkpoint file. A shell; used by the process and by replay.
+
+Publication is at most once, also across a restart: a frame or bar that is not newer than the newest one in its ring was published
+before the restart and is skipped (the cores repeat it bit by bit). The checkpoint is written by a thread; a slow disk never holds
+the engine loop up, a newer state replaces one that still waits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+from xxhash import xxh3_64_digest
+
+from mpengine.config import Settings
+from mpengine.engine.core import CandleOut, DocumentOut, FrameOut, Output
+from shm.atomic_file import write_atomic
+from shm.document import DocumentWriter
+from shm.errors import Refused
+from shm.frame_ring import FrameReader, FrameWriter
+from shm.frames import FrameRefused, decode, encode
+from shm.layout import candles_spec, depth_spec, documents_spec
+from shm.paths import Paths
+from shm.record_ring import RecordReader, RecordWriter
+from shm.records import CANDLE_DTYPE, DocumentId, FrameKind
+
+CHECKPOINT_MAGIC: Final = b"MPCKPT1\0"
+CHECKPOINT_SCHEMA: Final = 1
+CHECKPOINT_BYTES: Final = 256 << 20
+DIRECTORY_MODE: Final = 0o750
+
+log = logging.getLogger("mpengine.engine.storage")
+
+
+@dataclass(slots=True)
+class Published:
+    """Counts of a publisher: what went out, what was refused, what a restart found published already."""
+
+    depth: int = 0
+    candles: int = 0
+    documents: int = 0
+    refused: int = 0
+    repeated: int = 0
+
+
+class Publisher:
+    """Sole writer of a symbol's rings and documents. `event_clock`: stamp slots with event time, so that replays are equal.
+
+    Raises what the ring writers raise: Locked, LayoutMismatch, IdentityMismatch, NoSpace.
+    """
+
+    def __init__(self, paths: Paths, symbol: str, *, event_clock: bool = False) -> None:
+        self.counts = Published()
+        self._event_clock = event_clock
+        paths.symbol_dir(symbol).mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+        self.depth = FrameWriter.open(paths.depth(symbol), depth_spec(symbol))
+        try:
+            self.candles = RecordWriter.open(paths.candles(symbol), candles_spec(symbol), CANDLE_DTYPE)
+            try:
+                self.documents = DocumentWriter.open(paths.documents(symbol), documents_spec(symbol))
+            except BaseException:
+                self.candles.close()
+                raise
+        except BaseException:
+            self.depth.close()
+            raise
+        self._last_depth_ns = _newest_depth(paths.depth(symbol))
+        self._last_candle_ns = _newest_candle(paths.candles(symbol))
+        self._document_versions: dict[DocumentId, int] = {}
+
+    @property
+    def fds(self) -> list[int]:
+        """Descriptors for the sync thread."""
+        return [self.depth.fd, self.candles.fd, self.documents.fd]
+
+    @property
+    def newest_document(self) -> int:
+        """Largest version number over all documents, for the board."""
+        return max(self._document_versions.values(), default=0)
+
+    def publish(self, outputs: Iterable[Output]) -> int:
+        """Write outputs out in order; returns how many frames, bars and documents went out."""
+        before = self.counts.depth + self.counts.candles + self.counts.documents
+        for output in outputs:
+            try:
+                self._publish_one(output)
+            except (Refused, FrameRefused) as error:
+                self.counts.refused += 1
+                log.error("%s refused: %s", type(output).__name__, error)
+        return self.counts.depth + self.counts.candles + self.counts.documents - before
+
+    def _publish_one(self, output: Output) -> None:
+        if isinstance(output, FrameOut):
+            frame = output.frame
+            if frame.open_ts_ns <= self._last_depth_ns:
+                self.counts.repeated += 1
+                return
+            stamp = frame.close_ts_ns
+            self.depth.publish(
+                encode(frame),
+                ts_ns=stamp,
+                kind=FrameKind.DEPTH,
+                flags=int(frame.coverage) & 0xFFFF,
+                published_ns=self._now(stamp),
+            )
+            self._last_depth_ns = frame.open_ts_ns
+            self.counts.depth += 1
+        elif isinstance(output, CandleOut):
+            opened, closed = int(output.record["open_ts_ns"]), int(output.record["close_ts_ns"])
+            if opened <= self._last_candle_ns:
+                self.counts.repeated += 1
+                return
+            self.candles.append(output.record, ts_ns=closed, published_ns=self._now(closed))
+            self._last_candle_ns = opened
+            self.counts.candles += 1
+        else:
+            self._publish_document(output)
+
+    def _publish_document(self, output: DocumentOut) -> None:
+        version = self.documents.publish(output.document, output.data, ts_ns=output.ts_ns, published_ns=self._now(output.ts_ns))
+        self._document_versions[output.document] = version + 1
+        self.counts.documents += 1
+
+    def _now(self, event_ns: int) -> int:
+        return event_ns if self._event_clock else time.time_ns()
+
+    def beat(self) -> None:
+        """Say to readers that the writer lives; at least every 250 ms."""
+        self.depth.beat()
+        self.candles.beat()
+        self.documents.beat()
+
+    def close(self) -> None:
+        """Locks given up, state closed."""
+        self.documents.close()
+        self.candles.close()
+        self.depth.close()
+
+
+def _newest_depth(path: Path) -> int:
+    """Start of the newest depth frame's window, 0 for an empty ring."""
+    with FrameReader.open(path) as reader:
+        slot = reader.latest()
+        return decode(slot.payload).open_ts_ns if slot is not None else 0
+
+
+def _newest_candle(path: Path) -> int:
+    with RecordReader.open(path, CANDLE_DTYPE) as reader:
+        _, rows = reader.latest(1)
+        return int(rows[-1]["open_ts_ns"]) if rows.size else 0
+
+
+# checkpoint ------------------------------------------------------------------------------------------------------------
+
+
+class CheckpointError(Exception):
+    """A checkpoint that cannot be used. `damaged`: it should have been readable; else it is of another schema or settings."""
+
+    def __init__(self, text: str, *, damaged: bool) -> None:
+        super().__init__(text)
+        self.damaged = damaged
+
+
+class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole state of a core and its place in the event stream.
+
+    `position` belongs to the ring of `ring_uuid`; `sources`: source -> (epoch, next running number), which outlives a ring.
+    """
+
+    schema: int = CHECKPOINT_SCHEMA
+    symbol: str
+    config_digest: str
+    ring_uuid: int
+    position: int
+    sources: dict[int, tuple[int, int]]
+    state: dict[str, Any]
+
+
+def config_digest(settings: Settings, symbol: str) -> str:
+    """What a state depends on: the symbol's own settings and the engine's. Another digest means another engine."""
+    parts = [msgspec.json.encode(part, order="sorted") for part in (settings.symbols[symbol], settings.engine)]
+    return hashlib.sha256(b"\n".join(parts)).hexdigest()
+
+
+def encode_checkpoint(checkpoint: Checkpoint) -> bytes:
+    """Magic, xxh3-64 of what follows, msgpack."""
+    body = msgspec.msgpack.encode(checkpoint)
+    return CHECKPOINT_MAGIC + xxh3_64_digest(body) + body
+
+
+def state_digest(state: dict[str, Any]) -> str:
+    """Equal for equal states; what tests and `mpengine status` compare."""
+    return xxh3_64_digest(msgspec.msgpack.encode(state)).hex()
+
+
+def load_checkpoint(path: Path, symbol: str, digest: str) -> Checkpoint | None:
+    """The checkpoint of `symbol`, None if there is none. Raises CheckpointError for one that cannot be used."""
+    try:
+        if path.stat().st_size > CHECKPOINT_BYTES:
+            raise CheckpointError("larger than any checkpoint", damaged=True)
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    body = data[16:]
+    if data[:8] != CHECKPOINT_MAGIC or xxh3_64_digest(body) != data[8:16]:
+        raise CheckpointError("not a whole checkpoint", damaged=True)
+    try:
+        found = msgspec.msgpack.decode(body, type=Checkpoint)
+    except msgspec.MsgspecError as error:
+        raise CheckpointError(f"not a checkpoint of this version: {error}", damaged=False) from error
+    if (found.schema, found.symbol, found.config_digest) != (CHECKPOINT_SCHEMA, symbol, digest):
+        raise CheckpointError("of another schema, symbol or settings", damaged=False)
+    return found
+
+
+class CheckpointThread:
+    """Writes the newest checkpoint it was given. `done`: (ring uuid, position) of the newest one on disk, None before the first.
+
+    `errors` counts failed writes; the old file stays and the next checkpoint tries again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._wake = threading.Condition()
+        self._waiting: tuple[bytes, tuple[int, int]] | None = None
+        self._stopping = False
+        self.done: tuple[int, int] | None = None
+        self.written = 0
+        self.errors = 0
+        self._thread = threading.Thread(target=self._run, name="checkpoint", daemon=True)
+        self._thread.start()
+
+    def submit(self, data: bytes, place: tuple[int, int]) -> None:
+        """Hand over an encoded checkpoint and its (ring uuid, position). One that still waits is dropped for it."""
+        with self._wake:
+            self._waiting = (data, place)
+            self._wake.notify()
+
+    def stop(self, timeout_s: float = 5.0) -> bool:
+        """Write what waits and end; False where the disk kept it longer."""
+        with self._wake:
+            self._stopping = True
+            self._wake.notify()
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        while True:
+            with self._wake:
+                while self._waiting is None and not self._stopping:
+                    self._wake.wait()
+                if self._waiting is None:
+                    return
+                (data, place), self._waiting = self._waiting, None
+            try:
+                write_atomic(self._path, data)
+            except OSError:
+                self.errors += 1
+                log.exception("%s not written, the old one stays", self._path.name)
+                continue
+            self.done = place
+            self.written += 1
+
+
+def move_aside(path: Path, now_ns: int) -> Path:
+    """Rename a file that cannot be used to `<name>.bad-<seconds>`, so that it can be looked at and is never read again."""
+    aside = path.with_name(f"{path.name}.bad-{now_ns // 1_000_000_000}")
+    path.replace(aside)
+    return aside
