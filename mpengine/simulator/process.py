@@ -1,0 +1,132 @@
+"""The simulator as a process: under the supervisor, or alone for tests and demos.
+
+    python -m mpengine.simulator.process --settings FILE --row N
+    python -m mpengine.simulator.process --port 0 --symbol BTC:100000 --symbol DOGE:0.2 --seed 7 --speed 2
+
+Alone it prints one JSON line {"port": N} on stdout as soon as it listens, and ends with SIGTERM or SIGINT.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import uvloop
+
+from mpengine.config import Settings, decode
+from mpengine.simulator.binance_wire import BinanceWire
+from mpengine.simulator.faults import FaultTable
+from mpengine.simulator.market import Market, SymbolSpec
+from mpengine.simulator.server import MarketSource, SimulatorServer
+from mpengine.simulator.symbols import spec, specs
+from shm.board_words import Role, Word
+from shm.process_shell import BootFailure, ProcessShell, run_main
+
+BEAT_S: Final = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to run."""
+
+    host: str
+    port: int
+    seed: int
+    speed: float
+    symbols: list[SymbolSpec]
+    announce: bool
+    life_s: float | None = None
+
+
+def build(plan: Plan, start_ns: int) -> SimulatorServer:
+    """The server of a plan, not listening yet. Raises ValueError for symbols that make no market."""
+    market_rng, foreign_rng, fault_rng = np.random.default_rng(plan.seed).spawn(3)
+    market = Market(plan.symbols, market_rng, start_ns)
+    venues = [BinanceWire(market, foreign_rng)]
+    return SimulatorServer(venues, MarketSource(market, plan.speed), FaultTable(fault_rng), market=market, life_s=plan.life_s)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run until a stop signal. Raises BootFailure: port taken, address not loopback, unusable symbols."""
+    options = _parser().parse_args(arguments)
+    settings = decode(options.settings.read_bytes()) if options.settings is not None else None
+    board = settings.paths.board if settings is not None and options.row is not None else None
+    level = settings.log.level if settings is not None else "WARNING"
+    shell = ProcessShell("simulator", Role.SIMULATOR, board=board, row=options.row, log_level=level)
+    try:
+        plan = _plan_of(settings) if settings is not None else _plan_alone(options)
+        uvloop.run(_serve(plan, shell))
+    except (OSError, ValueError) as error:
+        raise BootFailure(str(error)) from error
+    shell.close()
+    return 0
+
+
+async def _serve(plan: Plan, shell: ProcessShell) -> None:
+    server = build(plan, time.time_ns())
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def on_stop() -> None:
+        loop.call_soon_threadsafe(stop.set)
+
+    shell.install_signals(on_stop)
+    port = await server.start(plan.host, plan.port)
+    try:
+        if plan.announce:
+            sys.stdout.write(json.dumps({"port": port}) + "\n")
+            sys.stdout.flush()
+        shell.live()
+        playing = asyncio.create_task(server.wait())
+        while not stop.is_set() and not (playing.done() and playing.exception()):
+            shell.row.set(Word.MESSAGES, server.delivered)
+            shell.beat(progress=server.delivered + server.requests)
+            try:
+                await asyncio.wait_for(stop.wait(), BEAT_S)
+            except TimeoutError:
+                pass
+        if playing.done():
+            playing.result()
+        playing.cancel()
+    finally:
+        await server.stop()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="mpengine.simulator", description="A local exchange that speaks the venues' protocols.")
+    parser.add_argument("--settings", type=Path, help="settings file written by the supervisor")
+    parser.add_argument("--row", type=int, help="row of this process on the board")
+    parser.add_argument("--host", default="127.0.0.1", help="loopback address to listen on")
+    parser.add_argument("--port", type=int, default=8898, help="0: a free one")
+    parser.add_argument("--symbol", action="append", metavar="NAME[:PRICE]", help="may be repeated; default BTC, ETH, SOL")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--speed", type=float, default=1.0, help="market time runs this much faster than the clock")
+    parser.add_argument("--life", type=float, metavar="SECONDS", help="cut every socket at this age, as the real one does at 24 h")
+    return parser
+
+
+def _plan_of(settings: Settings) -> Plan:
+    own = settings.simulator
+    return Plan(own.host, own.port, own.seed, own.speed, specs(settings), announce=False)
+
+
+def _plan_alone(options: argparse.Namespace) -> Plan:
+    symbols = []
+    for text in options.symbol or ["BTC", "ETH", "SOL"]:
+        name, _, price = text.partition(":")
+        symbols.append(spec(name, price=float(price) if price else None))
+    if not options.speed > 0:
+        raise ValueError(f"speed must be positive, was {options.speed}")
+    return Plan(options.host, options.port, options.seed, options.speed, symbols, announce=True, life_s=options.life)
+
+
+if __name__ == "__main__":
+    run_main(main)
