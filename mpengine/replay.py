@@ -192,10 +192,10 @@ def replay_files(
 
 def position_of(path: Path) -> int:
     """How far this process has read `path`, whichever reader holds it open; 0 where nobody does."""
-    target = os.path.realpath(path)
+    target = path.resolve()
     for entry in Path("/proc/self/fd").iterdir():
         try:
-            if os.readlink(entry) == target:
+            if entry.readlink() == target:
                 return os.lseek(int(entry.name), 0, os.SEEK_CUR)
         except OSError:
             continue  # the descriptor of the listing itself is gone by now

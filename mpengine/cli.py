@@ -1,0 +1,282 @@
+"""The `mpengine` command. Heavy parts are imported by the command that needs them, so that `--help` is quick.
+
+Exit codes: 0 done, 1 failed, 2 usage, 3 settings refused or another boot failure; of `start` those of the supervisor.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from mpengine import __version__
+
+if TYPE_CHECKING:
+    from mpengine.config import Settings
+
+CONFIG_NAMES = ("mpengine.toml", "/etc/mpengine/mpengine.toml")
+FAILED, BOOT_FAILED = 1, 3
+
+_config = click.option("--config", type=click.Path(path_type=Path), help="Settings file; default ./mpengine.toml if there is one.")
+_set = click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Override one setting; may be repeated.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="mpengine")
+def main() -> None:
+    """Real-time liquidation and order-book heatmaps of crypto perpetuals, from the exchanges' wire to HTTP.
+
+    Try it without any exchange:  mpengine demo
+    """
+
+
+def _config_file(path: Path | None) -> Path | None:
+    """The settings file in force: the one that was named, $MPENGINE_CONFIG, or the first usual place that has one."""
+    if path is not None:
+        return path
+    named = os.environ.get("MPENGINE_CONFIG")
+    if named:
+        return Path(named)
+    return next((Path(name) for name in CONFIG_NAMES if Path(name).is_file()), None)
+
+
+def _settings(config: Path | None, overrides: Sequence[str]) -> Settings:
+    """Settings, or every violation on stderr and exit code 3."""
+    from mpengine.config import ConfigError, load, load_file
+
+    path = _config_file(config)
+    try:
+        return load_file(path, os.environ, overrides) if path is not None else load("", os.environ, overrides)
+    except ConfigError as error:
+        for violation in error.violations:
+            click.echo(f"refused: {violation}", err=True)
+        sys.exit(BOOT_FAILED)
+
+
+def _fail(text: str) -> NoReturn:
+    click.echo(f"mpengine: {text}", err=True)
+    sys.exit(FAILED)
+
+
+def _supervise(arguments: list[str]) -> NoReturn:
+    """Become the supervisor: same process, so that signals and the service manager see one."""
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-m", "supervisor", *arguments])
+
+
+def _supervisor_arguments(config: Path | None, overrides: Sequence[str]) -> list[str]:
+    path = _config_file(config)
+    arguments = ["--config", str(path)] if path is not None else ["--no-config"]
+    for override in overrides:
+        arguments += ["--set", override]
+    return arguments
+
+
+@main.command()
+@_config
+@_set
+@click.option("--api-host", help="Listen address of the API (api.host).")
+@click.option("--api-port", type=int, help="Port of the API (api.port).")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Rings and state; survives restarts.")
+@click.option("--runtime-dir", type=click.Path(path_type=Path), help="Shared memory of this run, on tmpfs.")
+def start(
+    config: Path | None,
+    overrides: tuple[str, ...],
+    api_host: str | None,
+    api_port: int | None,
+    data_dir: Path | None,
+    runtime_dir: Path | None,
+) -> None:
+    """Run the whole engine in the foreground until SIGTERM or Ctrl-C (for systemd: see deploy/mpengine.service)."""
+    named = {"api.host": api_host, "api.port": api_port, "instance.data_dir": data_dir, "instance.runtime_dir": runtime_dir}
+    _supervise(
+        _supervisor_arguments(config, [*overrides, *(f"{key}={value}" for key, value in named.items() if value is not None)])
+    )
+
+
+@main.command()
+@_config
+@_set
+@click.option("--port", default=8899, show_default=True, help="Port of the API on 127.0.0.1.")
+@click.option(
+    "--directory", type=click.Path(path_type=Path), default=Path(".demo"), show_default=True, help="Where the demo keeps its data."
+)
+@click.option("--seed", default=1, show_default=True, help="Of the synthetic market: same seed, same market.")
+@click.option(
+    "--capture",
+    multiple=True,
+    type=click.Path(exists=True, path_type=Path),
+    help="Serve a recording instead of the synthetic market.",
+)
+def demo(config: Path | None, overrides: tuple[str, ...], port: int, directory: Path, seed: int, capture: tuple[Path, ...]) -> None:
+    """Run the whole engine against the built-in exchange simulator on this machine; nothing leaves it."""
+    captures = "[" + ", ".join(f'"{path.resolve()}"' for path in capture) + "]"
+    values = {
+        "simulator.enabled": "true", "simulator.seed": seed, "simulator.captures": captures, "instance.name": "demo",
+        "instance.data_dir": (directory / "data").resolve(), "api.host": "127.0.0.1", "api.port": port,
+    }  # fmt: skip
+    _supervise(_supervisor_arguments(config, [*(f"{key}={value}" for key, value in values.items()), *overrides]))
+
+
+@main.command("check-config")
+@_config
+@_set
+@click.option("--show", is_flag=True, help="Print the effective settings as JSON.")
+def check_config(config: Path | None, overrides: tuple[str, ...], show: bool) -> None:
+    """Check the settings; every violation is listed at once, exit code 3."""
+    from mpengine.config import encode
+
+    settings = _settings(config, overrides)
+    path = _config_file(config)
+    if show:
+        click.echo(encode(settings).decode())
+    else:
+        click.echo(f"{path or 'built-in defaults'}: ok, {len(settings.symbols)} symbols, hash {settings.config_hash[:12]}")
+
+
+@main.command()
+@_config
+@_set
+@click.option("--json", "as_json", is_flag=True, help="Everything, as one JSON object.")
+@click.option("--demo", "of_demo", is_flag=True, help="Of the demo in ./.demo.")
+def status(config: Path | None, overrides: tuple[str, ...], as_json: bool, of_demo: bool) -> None:
+    """One screen about the running instance, read from shared memory (works while HTTP does not)."""
+    import msgspec
+
+    from mpengine.status import collect, render
+    from shm.errors import ShmError
+
+    if of_demo:
+        overrides = ("instance.name=demo", f"instance.data_dir={Path('.demo/data').resolve()}", *overrides)
+    settings = _located(_settings(config, overrides))
+    try:
+        found = collect(settings)
+    except ShmError as error:
+        _fail(f"instance {settings.instance.name} is not running here ({type(error).__name__})")
+    click.echo(msgspec.json.encode(found).decode() if as_json else render(found))
+
+
+def _located(settings: Settings) -> Settings:
+    """Settings with the directories where the supervisor of this instance puts them."""
+    from mpengine.config import resolve_directories
+    from shm.directories import default_data_directory, default_runtime_base, runtime_folder
+    from shm.liveness import boot_id
+
+    name = settings.instance.name
+    base = Path(settings.instance.runtime_dir) if settings.instance.runtime_dir else default_runtime_base(os.environ, os.getuid())
+    runtime = runtime_folder(base, name, boot_id()[0])
+    data = default_data_directory(os.environ, Path.home(), name)
+    return resolve_directories(settings, data=data, runtime=runtime)
+
+
+@main.command()
+@click.argument("ring", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--last", default=10, show_default=True, type=click.IntRange(1, 1_000_000), help="How many of the newest.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per line, planes in USD.")
+def dump(ring: Path, last: int, as_json: bool) -> None:
+    """Print decoded frames, bars or documents of a ring file (depth.ring, candles.ring, documents)."""
+    import msgspec
+
+    from mpengine.dump import one_line, rows
+    from shm.errors import ShmError
+
+    try:
+        for row in rows(ring, last):
+            click.echo(msgspec.json.encode(row).decode() if as_json else one_line(row))
+    except (ShmError, ValueError) as error:
+        _fail(f"{ring.name} refused: {type(error).__name__}: {error}")
+
+
+@main.command()
+@_config
+@_set
+@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--symbol", "symbols", multiple=True, help="Symbol to replay; may be repeated. Default: all configured.")
+@click.option("--data-dir", required=True, type=click.Path(path_type=Path), help="Where the rings go; created if absent.")
+@click.option(
+    "--partial-book", is_flag=True, help="Start the book from its first diff if the capture has no snapshot (frames say so)."
+)
+@click.option("--quiet", is_flag=True, help="No progress bar.")
+def replay(
+    config: Path | None,
+    overrides: tuple[str, ...],
+    files: tuple[Path, ...],
+    symbols: tuple[str, ...],
+    data_dir: Path,
+    partial_book: bool,
+    quiet: bool,
+) -> None:
+    """Turn captures into rings: same mappers and cores as live, no sockets, full speed.
+
+    Reads captures of `mpengine record` and recordings of hftbacktest (Binance) and cryptofeed. The last line on stdout is a JSON
+    summary. The same capture gives the same frames, byte for byte.
+    """
+    from mpengine.ingest.capture_file import CaptureError
+    from mpengine.replay import ProgressBar, Replay, replay_files, summary_json
+    from shm.errors import ShmError
+
+    settings = _settings(config, overrides)
+    chosen = [symbol.strip().upper() for symbol in symbols] or list(settings.symbols)
+    unknown = [symbol for symbol in chosen if symbol not in settings.symbols]
+    if unknown:
+        raise click.UsageError(f"not configured: {', '.join(unknown)} (symbols: {', '.join(settings.symbols)})")
+    try:
+        run = Replay(settings, chosen, data_dir, partial_book=partial_book)
+        summary = replay_files(files, run, None if quiet else ProgressBar("replay"))
+    except (CaptureError, ShmError, OSError) as error:
+        _fail(f"{type(error).__name__}: {error}")
+    for name, figures in summary.symbols.items():
+        if summary.depth_updates and not partial_book and "unsynced" in figures["books"].values():
+            click.echo(
+                f"{name}: a book never synchronised; without a snapshot in the capture, --partial-book starts without", err=True
+            )
+    if summary.published < summary.frames:
+        click.echo(f"{summary.frames - summary.published} frames were not newer than those in {data_dir}: skipped", err=True)
+    click.echo(summary_json(summary).decode())
+
+
+@main.command()
+@_config
+@_set
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the capture files; default <data>/captures.")
+def record(config: Path | None, overrides: tuple[str, ...], out: Path | None) -> None:
+    """Record every wire message of the configured venues until Ctrl-C, without engines and API.
+
+    To record beside a running engine set capture.enabled = true instead.
+    """
+    from mpengine.config import encode
+    from shm.atomic_file import write_atomic
+
+    settings = _located(_settings(config, (*overrides, "capture.enabled=true")))
+    folder = (out or settings.paths.captures).resolve()
+    folder.mkdir(mode=0o750, parents=True, exist_ok=True)
+    path = folder / "record-settings.json"
+    write_atomic(path, encode(settings))
+    sys.stdout.flush()
+    command = ["-m", "mpengine.ingest.process", "--settings", str(path), "--record-only", "--out", str(folder)]
+    os.execv(sys.executable, [sys.executable, *command])
+
+
+@main.command()
+@click.argument("which", type=click.Choice(["rings", "book", "wire", "api", "all"]))
+@click.option("--quick", is_flag=True, help="Seconds instead of minutes; noisier.")
+@click.option("--json", "as_json", is_flag=True, help="Results as JSON lines.")
+def bench(which: str, quick: bool, as_json: bool) -> None:
+    """Measure on this machine, each with its baseline in the same run: read the ratios, not the seconds."""
+    import importlib
+
+    import msgspec
+
+    for name in ("rings", "book", "wire", "api") if which == "all" else (which,):
+        module: Any = importlib.import_module(f"bench.{name}")
+        found = module.run(quick)
+        if as_json:
+            click.echo(msgspec.json.encode({"bench": name, "results": found}).decode())
+
+
+if __name__ == "__main__":
+    main()

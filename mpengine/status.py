@@ -1,0 +1,199 @@
+"""One screen about a running instance, read from its board, documents and rings, so it works while HTTP does not. Only reads."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any, Final
+
+from mpengine.config import Settings
+from mpengine.schemas import BookDocument, FeedsDocument, StatusDocument, decode
+from shm.board import BoardReader
+from shm.board_words import State
+from shm.document import DocumentReader
+from shm.errors import ShmError
+from shm.frame_ring import FrameReader
+from shm.frames import decode as decode_frame
+from shm.paths import Paths
+from shm.record_ring import RecordReader
+from shm.records import CANDLE_DTYPE, DocumentId
+
+SECOND_NS: Final = 1_000_000_000
+_HIDDEN: Final = frozenset(
+    ("pid", "start_ticks", "boot_hi", "boot_lo", "role", "started_ns", "state", "beat_ns", "turns", "epoch", "rss_bytes")
+)
+
+
+def collect(settings: Settings) -> dict[str, Any]:
+    """Everything the screen shows, in JSON types. Raises ShmError where there is no board: nothing runs (or never did)."""
+    paths = settings.paths
+    now_ns = time.time_ns()
+    with BoardReader.open(paths.board) as board:
+        processes = [_process(board, index, name) for index, name in enumerate(board.names()) if name]
+    return {
+        "instance": settings.instance.name,
+        "config_hash": settings.config_hash,
+        "data_dir": str(paths.data),
+        "now_ms": now_ns // 1_000_000,
+        "processes": [one for one in processes if one["pid"]],
+        "symbols": [_symbol(paths, symbol, now_ns) for symbol in settings.symbols],
+        "venues": _venues(paths, now_ns),
+    }
+
+
+def _process(board: BoardReader, index: int, name: str) -> dict[str, Any]:
+    row = board.row(index)
+    beat_ns = row.get("beat_ns", 0)
+    # The supervisor's word is what it decided; a row that it does not watch (its own, workers) says its state itself.
+    actual = State(row.get("actual", 0)) if row.get("actual", 0) in State.__members__.values() else State.NONE
+    own = State(row.get("state", 0)) if row.get("state", 0) in State.__members__.values() else State.NONE
+    return {
+        "name": name,
+        "state": (actual or own).name,
+        "alive": board.row_state(index).name.lower(),
+        "pid": row.get("pid", 0),
+        "epoch": row.get("epoch", 0),
+        "restarts": row.get("restarts", 0),
+        "beat_age_s": round((time.monotonic_ns() - beat_ns) / SECOND_NS, 1) if beat_ns else None,
+        "rss_mb": round(row.get("rss_bytes", 0) / 1e6, 1),
+        "words": {key: value for key, value in row.items() if value and key not in _HIDDEN},
+    }
+
+
+def _symbol(paths: Paths, symbol: str, now_ns: int) -> dict[str, Any]:
+    found: dict[str, Any] = {"symbol": symbol, "error": None}
+    try:
+        found |= _documents(paths.documents(symbol), now_ns) | _rings(paths, symbol, now_ns)
+    except (ShmError, ValueError) as error:
+        found["error"] = f"{type(error).__name__}: {error}"
+    return found
+
+
+def _documents(path: Path, now_ns: int) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    with DocumentReader.open(path) as reader:
+        found["engine"] = reader.writer_state().name.lower()
+        if (slot := reader.latest(DocumentId.STATUS)) is not None:
+            status = decode(slot.payload, StatusDocument)
+            found |= {
+                "state": status.state,
+                "status_age_s": _age(status.written_ns, now_ns),
+                "mid": status.mid,
+                "mark": status.mark,
+                "oi_base": status.open_interest_base,
+                "minutes_skipped": status.minutes_skipped,
+                "late": status.counters.get("late", 0),
+                "errors": [f"{row.where}: {row.error} ({row.count})" for row in status.errors[-3:]],
+            }
+        if (slot := reader.latest(DocumentId.BOOK)) is not None:
+            books = decode(slot.payload, BookDocument).books
+            found["books"] = {
+                venue: {
+                    "state": book.state,
+                    "best_bid": book.best_bid,
+                    "best_ask": book.best_ask,
+                    "levels": book.levels_bid + book.levels_ask,
+                    "resyncs": book.resyncs,
+                    "gaps": book.pu_gap_count + book.u_gap_count + book.gaps_tolerated,
+                }
+                for venue, book in books.items()
+            }
+    return found
+
+
+def _rings(paths: Paths, symbol: str, now_ns: int) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    with FrameReader.open(paths.depth(symbol)) as depth:
+        slot = depth.latest()
+        found["depth_seq"] = slot.frame_no if slot is not None else None
+        found["depth_age_s"] = _age(decode_frame(slot.payload).open_ts_ns, now_ns) if slot is not None else None
+    with RecordReader.open(paths.candles(symbol), CANDLE_DTYPE) as candles:
+        numbers, rows = candles.latest(1)
+        found["candle_seq"] = int(numbers[-1]) if rows.size else None
+        found["candle_age_s"] = _age(int(rows[-1]["close_ts_ns"]), now_ns) if rows.size else None
+    return found
+
+
+def _venues(paths: Paths, now_ns: int) -> dict[str, Any]:
+    try:
+        with DocumentReader.open(paths.feeds) as reader:
+            slot = reader.latest(DocumentId.FEEDS)
+            feeds = decode(slot.payload, FeedsDocument) if slot is not None else None
+    except (ShmError, ValueError):
+        return {}
+    if feeds is None:
+        return {}
+    return {
+        name: {
+            "state": venue.state,
+            "age_s": round(now_ns / SECOND_NS - venue.last_ms / 1000, 1) if venue.last_ms else None,
+            "reconnects": venue.reconnects,
+            "parse_errors": venue.parse_errors,
+            "rest_errors": venue.rest_errors,
+            "streams": {
+                stream: {"state": one.state, "messages": one.messages, "errors": one.errors, "lag_ms": one.lag_ms}
+                for stream, one in venue.streams.items()
+            },
+        }
+        for name, venue in feeds.venues.items()
+    }
+
+
+def _age(then_ns: int, now_ns: int) -> float:
+    return round((now_ns - then_ns) / SECOND_NS, 1)
+
+
+def render(found: dict[str, Any]) -> str:
+    """The screen as text."""
+    lines = [f"mpengine {found['instance']}   config {found['config_hash'][:12]}   data {found['data_dir']}", ""]
+    lines += _table(
+        ("PROCESS", "STATE", "PID", "RESTARTS", "BEAT s", "RSS MB", "EVENTS", "BACKLOG"),
+        [
+            (p["name"], p["state"], p["pid"], p["restarts"], p["beat_age_s"], p["rss_mb"], p["words"].get("events", 0),
+             p["words"].get("backlog", 0))
+            for p in found["processes"]
+        ],
+    )  # fmt: skip
+    lines += ["", *_table(
+        ("SYMBOL", "ENGINE", "BOOK", "MID", "MARK", "LEVELS", "GAPS", "RESYNCS", "DEPTH #", "AGE s", "CANDLE #", "AGE s"),
+        [_symbol_row(symbol) for symbol in found["symbols"]],
+    )]  # fmt: skip
+    if found["venues"]:
+        lines += ["", *_table(
+            ("VENUE", "STATE", "AGE s", "RECONNECTS", "PARSE ERR", "REST ERR", "STREAMS LIVE"),
+            [_venue_row(name, venue) for name, venue in found["venues"].items()],
+        )]  # fmt: skip
+    errors = [f"{one['symbol']}: {text}" for one in found["symbols"] for text in (one.get("errors") or [])]
+    errors += [f"{one['symbol']}: {one['error']}" for one in found["symbols"] if one["error"]]
+    return "\n".join([*lines, *(["", "ERRORS", *errors] if errors else [])])
+
+
+def _symbol_row(one: dict[str, Any]) -> tuple[Any, ...]:
+    books = one.get("books", {})
+    book: dict[str, Any] = next(iter(books.values()), {})
+    return (
+        one["symbol"], one.get("engine", "-"), book.get("state"), one.get("mid"), one.get("mark"), book.get("levels"),
+        book.get("gaps"), book.get("resyncs"), one.get("depth_seq"), one.get("depth_age_s"), one.get("candle_seq"),
+        one.get("candle_age_s"),
+    )  # fmt: skip
+
+
+def _venue_row(name: str, venue: dict[str, Any]) -> tuple[Any, ...]:
+    live = sum(stream["state"] == "LIVE" for stream in venue["streams"].values())
+    return (
+        name, venue["state"], venue["age_s"], venue["reconnects"], venue["parse_errors"], venue["rest_errors"],
+        f"{live}/{len(venue['streams'])}",
+    )  # fmt: skip
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> list[str]:
+    """Columns as wide as their widest cell; numbers to the right. A missing value is a dash."""
+    texts = [
+        tuple("-" if cell is None else f"{cell:,.2f}" if isinstance(cell, float) else str(cell) for cell in row) for row in rows
+    ]
+    widths = [max(map(len, column)) for column in zip(head, *texts)]
+    numeric = [all(isinstance(row[at], int | float | None) for row in rows) for at in range(len(head))]
+    return [
+        "  ".join(cell.rjust(width) if right else cell.ljust(width) for cell, width, right in zip(row, widths, numeric)).rstrip()
+        for row in (head, *texts)
+    ]
