@@ -37,6 +37,11 @@ class Paths:
         return self.runtime / "settings.json"
 
     @property
+    def children(self) -> Path:
+        """What the supervisor knows of its children beyond the words of the board: how they ended, what they said last."""
+        return self.runtime / "children.json"
+
+    @property
     def feeds(self) -> Path:
         """Document file of ingest: state of venues and streams."""
         return self.runtime / "feeds.documents"

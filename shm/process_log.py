@@ -158,7 +158,7 @@ class ProcessLog(logging.Handler):
         self._format = LineFormat(process)
         self._guard = guard or FloodGuard()
         self._now_ns = monotonic_ns
-        self._queue: queue.Queue[Fields | None] = queue.Queue(capacity)
+        self._queue: queue.Queue[Fields | bytes | None] = queue.Queue(capacity)
         self._thread = threading.Thread(target=self._drain, name="process-log", daemon=True)
         self._thread.start()
 
@@ -175,10 +175,15 @@ class ProcessLog(logging.Handler):
             return
         if repeats:
             fields["repeats"] = repeats
-        try:
-            self._queue.put_nowait(fields)
-        except queue.Full:
-            self.dropped += 1
+        self._put(fields)
+
+    def forward(self, line: bytes, process: str, pid: int) -> None:
+        """Queue a line that another process wrote: a JSON object as it is, any other text as a message of logger `stderr`."""
+        if line.startswith(b"{") and line.endswith(b"}"):
+            self._put(line)
+            return
+        text = Text("stderr", "WARNING", line.decode("utf-8", "replace"))
+        self._put(self._format.fields(text, time.time()) | {"process": process, "pid": pid})
 
     def close(self, timeout_s: float = 1.0) -> None:
         """Write what is queued, for at most `timeout_s`: a blocked sink must not keep a process from ending."""
@@ -191,17 +196,26 @@ class ProcessLog(logging.Handler):
             self._thread.join(max(0.0, deadline - time.monotonic()))
         super().close()
 
+    def _put(self, entry: Fields | bytes) -> None:
+        try:
+            self._queue.put_nowait(entry)
+        except queue.Full:
+            self.dropped += 1
+
     def _drain(self) -> None:
         while True:
             try:
-                fields = self._queue.get(timeout=REPEAT_WINDOW_NS / 1e9)
+                entry = self._queue.get(timeout=REPEAT_WINDOW_NS / 1e9)
             except queue.Empty:
                 self._report_repeats(self._now_ns())
                 continue
-            if fields is None:
+            if entry is None:
                 self._report_repeats(self._now_ns() + REPEAT_WINDOW_NS)
                 return
-            self._write(fields)
+            if isinstance(entry, bytes):
+                self._write(entry)
+            else:
+                self._write_fields(entry)
 
     def _report_repeats(self, now_ns: int) -> None:
         self.acquire()
@@ -210,19 +224,24 @@ class ProcessLog(logging.Handler):
         finally:
             self.release()
         for line, repeats in over:
-            self._write(self._format.fields(line, time.time()) | {"repeats": repeats})
+            self._write_fields(self._format.fields(line, time.time()) | {"repeats": repeats})
 
-    def _write(self, fields: Fields) -> None:
+    def _write_fields(self, fields: Fields) -> None:
         dropped = self.dropped - self._reported
         if dropped:
             fields["dropped"] = dropped
+        if self._write(json.dumps(fields, default=str).encode()):
+            self._reported += dropped
+
+    def _write(self, line: bytes) -> bool:
+        data = line + b"\n"
         try:
-            data = json.dumps(fields, default=str).encode() + b"\n"
             while data:
                 data = data[os.write(self._fd, data) :]
-            self._reported += dropped
-        except Exception:  # noqa: BLE001  there is no other place to report to; the board shows the count
+        except OSError:  # there is no other place to report to; the board shows the count
             self.errors += 1
+            return False
+        return True
 
 
 _current: ProcessLog | None = None
