@@ -1,0 +1,332 @@
+"""Holds one socket plan open for ever: connect, read, probe, replace before the venue's time limit, reconnect with growing delays.
+
+One `SocketKeeper` per plan; what happens to one of them touches no other. A connection is lost when the peer or the network ends
+it, when a probe stays unanswered, or when the watchdog asks for it (`reopen`). A rotation opens the successor first and closes the
+old connection only when the new one delivers (make-before-break).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, WebSocketException
+
+from mpengine.config import IngestSettings
+from mpengine.ingest.backoff import reconnect_delay_s, rotation_s
+from mpengine.ingest.feeds import Feed, Life
+from mpengine.ingest.intake import Intake
+from mpengine.ingest.watchdog import SocketWatch
+from mpengine.venues.base import SocketPlan
+from shm.board_words import Word
+
+CLOSE_TIMEOUT_S: Final = 1.0
+SEND_TIMEOUT_S: Final = 5.0
+PING_INTERVAL_S: Final = 20.0
+PING_TIMEOUT_S: Final = 20.0
+READY_TIMEOUT_S: Final = 30.0
+READY_LOOK_S: Final = 0.02
+ROTATION_RETRY_S: Final = 60.0
+FAIR_SHARE: Final = 64  # messages that one socket may hand in without letting the loop turn
+TOO_BIG: Final = 1009
+
+log = logging.getLogger("mpengine.ingest.connection")
+
+
+class Socket(Protocol):
+    """What is needed of a websockets connection."""
+
+    async def recv(self, decode: bool | None = None) -> str | bytes: ...
+    async def send(self, message: str) -> None: ...
+    async def close(self) -> None: ...
+
+
+Dial = Callable[[str], Coroutine[Any, Any, Socket]]
+"""Opens a socket to an address. Raises OSError, TimeoutError or a websockets exception."""
+
+
+def dialler(settings: IngestSettings) -> Dial:
+    """The real `Dial`: no compression, bounded messages, automatic pings."""
+    contexts: list[ssl.SSLContext] = []
+
+    async def dial(url: str) -> Socket:
+        # PERF: loading the certificates takes tens of milliseconds of the loop: once, and only where they are needed.
+        if url.startswith("wss:") and not contexts:
+            contexts.append(ssl.create_default_context())
+        return await connect(
+            url,
+            ssl=contexts[0] if contexts and url.startswith("wss:") else None,
+            compression=None,
+            max_size=settings.message_bytes,
+            open_timeout=settings.connect_timeout_s,
+            close_timeout=CLOSE_TIMEOUT_S,
+            ping_interval=PING_INTERVAL_S,
+            ping_timeout=PING_TIMEOUT_S,
+            proxy=None,
+        )
+
+    return dial
+
+
+@dataclass(slots=True)
+class _Open:
+    """An open connection: its life and what moves it. `reader` ends when the connection does; its result is the reason."""
+
+    life: Life
+    socket: Socket
+    reader: asyncio.Task[str]
+    prober: asyncio.Task[None] | None
+    reason: str | None = None
+
+
+class SocketKeeper:
+    """Keeps `plan` of a venue open while `run` runs. `rng` gives numbers of [0, 1)."""
+
+    def __init__(
+        self, feed: Feed, plan: SocketPlan, intake: Intake, settings: IngestSettings, dial: Dial, rng: Callable[[], float]
+    ) -> None:
+        self.feed = feed
+        self.plan = plan
+        self._intake = intake
+        self._settings = settings
+        self._dial = dial
+        self._rng = rng
+        self._number = 0
+        self._attempt = 0
+        self._current: _Open | None = None
+        self._rotate_now = asyncio.Event()
+        self._closing: set[asyncio.Task[None]] = set()
+
+    @property
+    def life(self) -> Life | None:
+        """The connection that serves now; None while there is none."""
+        return self._current.life if self._current else None
+
+    async def run(self) -> None:
+        """Runs until cancelled; closes everything then."""
+        try:
+            while True:
+                opened = await self._open()
+                if opened is not None:
+                    self._current = opened
+                    await self._serve()
+                delay_s = reconnect_delay_s(self._attempt, self._settings.reconnect_max_s, self._rng)
+                self._attempt += 1
+                await asyncio.sleep(delay_s)
+        finally:
+            await self._close_all()
+
+    def reopen(self, reason: str) -> None:
+        """End the current connection, so that a new one is opened; does nothing while there is none."""
+        if self._current is not None:
+            self._abort(self._current, reason)
+
+    def rotate(self) -> None:
+        """Replace the current connection as soon as a successor delivers."""
+        self._rotate_now.set()
+
+    async def send_pending(self) -> None:
+        """Send what the venue module wants to say on the current connection."""
+        if self._current is not None:
+            await self._send_pending(self._current)
+
+    # one connection ----------------------------------------------------------------------------------------------------
+
+    async def _open(self) -> _Open | None:
+        """A new connection, subscribed and read; None where it cannot be had, which is logged and counted."""
+        self._number += 1
+        name = f"{self.plan.name}#{self._number}"
+        try:
+            socket = await self._dial(self.plan.url)
+        except (OSError, TimeoutError, WebSocketException, EOFError, ValueError) as error:
+            self._note_failure(name, f"no connection: {_text(error)}")
+            return None
+        now_ns = time.monotonic_ns()
+        life = Life(name, self.plan, now_ns, SocketWatch(self.plan, now_ns, self._settings.watchdog_scale))
+        self._intake.opened(self.feed, life, time.time_ns())
+        log.info("%s %s: open", self.feed.name, name)
+        reader = asyncio.create_task(self._read(life, socket), name=f"{self.feed.name}/{name}")
+        opened = _Open(life, socket, reader, None)
+        if self.plan.probe is not None:
+            opened.prober = asyncio.create_task(self._probe(opened, self.plan.probe), name=f"{self.feed.name}/{name}/probe")
+        return opened
+
+    async def _read(self, life: Life, socket: Socket) -> str:
+        """Subscribe, then hand in messages until the connection ends; the reason."""
+        try:
+            for text in self.plan.subscribe:
+                await self._send(life, socket, text)
+            return await self._read_messages(life, socket)
+        except ConnectionClosed as error:
+            if error.sent is not None and error.sent.code == TOO_BIG:
+                self.feed.bad_messages += 1
+                return f"a message is longer than {self._settings.message_bytes} bytes"
+            return f"closed: {_text(error)}"
+        except (OSError, TimeoutError) as error:
+            return f"broken: {_text(error)}"
+
+    async def _read_messages(self, life: Life, socket: Socket) -> str:
+        intake, feed = self._intake, self.feed
+        payload = await socket.recv(decode=False)
+        self._attempt = 0
+        count = 0
+        while True:
+            recv_ns = time.time_ns()
+            intake.message(feed, life, payload if isinstance(payload, bytes) else payload.encode(), recv_ns)
+            for text in intake.texts(feed, life):
+                await self._send(life, socket, text)
+            count += 1
+            if count % FAIR_SHARE == 0:
+                await asyncio.sleep(0)
+            payload = await socket.recv(decode=False)
+
+    async def _send(self, life: Life, socket: Socket, text: str) -> None:
+        async with asyncio.timeout(SEND_TIMEOUT_S):
+            await socket.send(text)
+        self._intake.sent(self.feed, life, text)
+
+    async def _send_pending(self, opened: _Open) -> None:
+        try:
+            for text in self._intake.texts(self.feed, opened.life):
+                await self._send(opened.life, opened.socket, text)
+        except (OSError, TimeoutError, WebSocketException) as error:
+            self._abort(opened, f"cannot send: {_text(error)}")
+
+    async def _probe(self, opened: _Open, text: str) -> None:
+        """Ask for a guaranteed reply again and again; without one the connection counts as dead."""
+        module, name, plan = self.feed.module, opened.life.name, self.plan
+        while True:
+            await asyncio.sleep(plan.probe_interval_s)
+            before = module.probe_reply(name)
+            try:
+                await self._send(opened.life, opened.socket, text)
+            except (OSError, TimeoutError, WebSocketException) as error:
+                self._abort(opened, f"cannot send a probe: {_text(error)}")
+                return
+            await asyncio.sleep(plan.probe_timeout_s)
+            if module.probe_reply(name) == before:
+                self._abort(opened, f"no answer to a probe within {plan.probe_timeout_s:g} s")
+                return
+
+    # its end -----------------------------------------------------------------------------------------------------------
+
+    def _abort(self, opened: _Open, reason: str) -> None:
+        if opened.reason is None:
+            opened.reason = reason
+            opened.reader.cancel()
+
+    def _end(self, opened: _Open, *, replaced: bool, failed: bool) -> None:
+        """A connection has ended or is given up: tell the venue module at once, close the socket beside.
+
+        `replaced`: another one of the plan is live, so nothing is missing. `failed`: it was not our wish.
+        """
+        reason = opened.reason or (_reason_of(opened.reader) if opened.reader.done() else "replaced")
+        opened.reader.cancel()
+        if opened.prober is not None:
+            opened.prober.cancel()
+        task = asyncio.create_task(_close(opened))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+        self._intake.lost(self.feed, opened.life, time.time_ns(), replaced=replaced, reason=reason)
+        if failed:
+            self._note_failure(opened.life.name, reason)
+        else:
+            log.info("%s %s: closed (%s)", self.feed.name, opened.life.name, reason)
+
+    def _note_failure(self, name: str, reason: str) -> None:
+        self.feed.reconnects += 1
+        self.feed.last_error = f"{name}: {reason}"
+        self._intake.counts.add(Word.RECONNECTS)
+        log.warning("%s %s: %s", self.feed.name, name, reason)
+
+    async def _close_all(self) -> None:
+        if self._current is not None:
+            current, self._current = self._current, None
+            current.reason = current.reason or "stopping"
+            self._end(current, replaced=False, failed=False)
+        if self._closing:
+            await asyncio.wait(self._closing, timeout=2 * CLOSE_TIMEOUT_S)
+
+    # rotation ----------------------------------------------------------------------------------------------------------
+
+    async def _serve(self) -> None:
+        """From an open connection to the moment when the plan has none, over any number of rotations."""
+        settings = self._settings
+        wait_s = rotation_s(settings.rotate_after_s, settings.rotate_jitter_s, self._rng)
+        while (current := self._current) is not None:
+            if await self._wait_for_end(current, wait_s):
+                self._current = None
+                self._end(current, replaced=False, failed=True)
+            elif await self._rotate(current):
+                wait_s = rotation_s(settings.rotate_after_s, settings.rotate_jitter_s, self._rng)
+            else:
+                wait_s = min(ROTATION_RETRY_S, settings.rotate_after_s)
+
+    async def _wait_for_end(self, current: _Open, wait_s: float) -> bool:
+        """True when the connection has ended, False when its time is over or a rotation is asked for."""
+        self._rotate_now.clear()
+        asked = asyncio.create_task(self._rotate_now.wait())
+        try:
+            await asyncio.wait({current.reader, asked}, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            asked.cancel()
+        return current.reader.done()
+
+    async def _rotate(self, old: _Open) -> bool:
+        """Open the successor and hand over; False where it does not come or does not deliver, the old one then stays."""
+        new = await self._open()
+        if new is None:
+            return False
+        try:
+            ready = await self._wait_until_ready(new, old)
+        except asyncio.CancelledError:
+            self._end(new, replaced=True, failed=False)
+            raise
+        if new.reader.done() or not (ready or old.reader.done()):
+            if not new.reader.done():
+                new.reason = "rotation put off, the new connection does not deliver"
+            self._end(new, replaced=True, failed=True)
+            return False
+        self._current = new
+        self._end(old, replaced=ready, failed=not ready)
+        return True
+
+    async def _wait_until_ready(self, new: _Open, old: _Open) -> bool:
+        """True as soon as each fast stream has delivered on the new connection; False when one of the two ends, or in time."""
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        fast = [stream.name for stream in self.plan.streams if stream.fast]
+        while not (new.reader.done() or old.reader.done()) and time.monotonic() < deadline:
+            stats = self.feed.module.stats(new.life.name)
+            if all(name in stats and stats[name].messages for name in fast):
+                return True
+            await asyncio.wait({new.reader, old.reader}, timeout=READY_LOOK_S, return_when=asyncio.FIRST_COMPLETED)
+        return False
+
+
+async def _close(opened: _Open) -> None:
+    await asyncio.wait({opened.reader})
+    try:
+        async with asyncio.timeout(2 * CLOSE_TIMEOUT_S):
+            await opened.socket.close()
+    except (OSError, TimeoutError, WebSocketException) as error:
+        log.debug("%s: close: %s", opened.life.name, _text(error))
+
+
+def _reason_of(reader: asyncio.Task[str]) -> str:
+    if reader.cancelled():
+        return "stopped"
+    error = reader.exception()
+    if error is None:
+        return reader.result()
+    log.error("a reader failed", exc_info=error)
+    return f"failed: {type(error).__name__}"
+
+
+def _text(error: BaseException) -> str:
+    return str(error) or type(error).__name__

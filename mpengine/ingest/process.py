@@ -1,0 +1,346 @@
+"""The ingest process: builds the parts, turns every clock interval, stops in order. A shell; the only writer of the event rings.
+
+    python -m mpengine.ingest.process --settings FILE [--row N]
+    python -m mpengine.ingest.process --settings FILE --record-only --out DIRECTORY
+
+With `--record-only` there are no rings and no board: raw messages go to captures in DIRECTORY and nowhere else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from mpengine.config import Settings, VenuesSettings, decode
+from shm.board_words import Role, Word, parse_errors_word
+from shm.process_shell import BootFailure, ProcessShell, run_main
+
+if TYPE_CHECKING:
+    from mpengine.ingest.capture_file import CaptureHeader
+    from mpengine.ingest.connection import SocketKeeper
+    from mpengine.ingest.feeds import Feed
+    from mpengine.ingest.intake import Intake
+    from mpengine.ingest.recorder import Recorder
+    from mpengine.ingest.rings import Rings
+    from mpengine.ingest.routing import Router
+    from mpengine.ingest.snapshots import BoardWishes, RecordWishes
+    from mpengine.ingest.watchdog import Finding
+    from shm.board import BoardReader
+    from shm.document import DocumentWriter
+
+DOCUMENT_S: Final = 1.0
+RESTART_S: Final = 1.0
+CLOSE_S: Final = 1.5
+RECORDER_CLOSE_S: Final = 1.0
+REFUSALS_LOGGED_S: Final = 60.0
+
+log = logging.getLogger("mpengine.ingest")
+
+
+class Ingest:
+    """Everything of one ingest process. `run` returns when the shell is told to stop; `close` releases the files."""
+
+    def __init__(self, settings: Settings, shell: ProcessShell, *, row: int | None, record_to: Path | None) -> None:
+        """`record_to`: capture directory of a recording without rings; None: rings, and captures as the settings say.
+
+        Raises BootFailure and what attaching to rings and board raises.
+        """
+        # Imported here: the process is on the board and beats before it loads its sockets.
+        from mpengine import venues
+        from mpengine.ingest.counts import Counts, Rarely
+        from mpengine.ingest.feeds import Feed
+        from mpengine.ingest.wall_clock import JumpWatch
+
+        self._settings = settings
+        self._shell = shell
+        self._counts = Counts()
+        self._feeds = [Feed(module, settings.ingest.watchdog_scale) for module in venues.build(settings)]
+        if not self._feeds:
+            raise BootFailure("no venue is enabled that trades one of the symbols")
+        self._refusals = Rarely(REFUSALS_LOGGED_S)
+        self._told: dict[tuple[str, str], int] = {}
+        self._jumps = JumpWatch(time.time_ns(), time.monotonic_ns())
+        self._ticks = 0
+        self._document_ns = 0
+        self._keepers: list[SocketKeeper] = []
+        self._board: BoardReader | None = None
+        self._rings: Rings | None = None
+        self._documents: DocumentWriter | None = None
+        self._recorder: Recorder | None = None
+        try:
+            if record_to is None:
+                self._open_shared(row)
+            if record_to is not None or settings.capture.enabled:
+                self._recorder = self._start_recorder(record_to or settings.paths.captures)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open_shared(self, row: int | None) -> None:
+        from mpengine.ingest.rings import open_rings
+        from shm.document import DocumentWriter
+        from shm.layout import UNIT, feeds_spec
+
+        settings, paths = self._settings, self._settings.paths
+        units = settings.engine.ring_units
+        if 2 * (settings.ingest.flush_bytes + UNIT) > units * UNIT:
+            raise BootFailure(
+                f"ingest.flush_bytes: a ring of {units} units takes batches of at most {units * UNIT // 2 - UNIT} bytes"
+            )
+        self._rings = open_rings({name: paths.events(name) for name in settings.symbols}, units, self._counts)
+        self._documents = DocumentWriter.open(paths.feeds, feeds_spec())
+        if row is not None:
+            from shm.board import BoardReader
+
+            self._board = BoardReader.open(paths.board)
+
+    def _start_recorder(self, directory: Path) -> Recorder:
+        from mpengine.ingest.recorder import Recorder
+
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            # The live path does not depend on the capture; the recorder tries again with every frame and says so.
+            log.error("captures cannot be kept in %s: %s", directory.name, error.strerror)
+            if self._rings is None:
+                raise BootFailure(f"{directory}: {error.strerror}") from error
+        recorder = Recorder(directory, self._settings.capture, self._header)
+        recorder.start()
+        return recorder
+
+    def _header(self, created_ns: int) -> CaptureHeader:
+        from mpengine.ingest.capture_file import CaptureHeader
+
+        settings = self._settings
+        names = {
+            ours: {venue: theirs for venue in VenuesSettings.__struct_fields__ if (theirs := getattr(symbol, venue, None))}
+            for ours, symbol in settings.symbols.items()
+        }
+        return CaptureHeader(
+            created_ns=created_ns, instance=settings.instance.name, symbols=names, config_hash=settings.config_hash
+        )
+
+    # loop --------------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Sockets and polls until a stop signal; then everything received is flushed."""
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def on_stop() -> None:
+            loop.call_soon_threadsafe(stop.set)
+
+        self._shell.install_signals(on_stop)
+        if self._shell.stopping:  # the signal came while the files were opened
+            return
+        intake = self._intake(loop)
+        tasks = [task for feed in self._feeds for task in self._start_feed(feed, intake)]
+        self._shell.live()
+        try:
+            await self._turn_until(stop, intake)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=CLOSE_S)
+            intake.flush()
+            self._count(intake)
+            self._counts.publish(self._shell.row)
+            self._publish(time.time_ns(), time.monotonic_ns())
+
+    def close(self) -> None:
+        """Release rings, board and documents; write out the capture."""
+        for part in (self._rings, self._documents, self._board):
+            if part is not None:
+                part.close()
+        if self._recorder is not None and not self._recorder.close(RECORDER_CLOSE_S):
+            log.error("the capture could not be written out in time: %d lines lost", self._recorder.dropped)
+
+    def _intake(self, loop: asyncio.AbstractEventLoop) -> Intake:
+        from mpengine.ingest.intake import Intake, StampedIntake
+
+        settings = self._settings.ingest
+        parts = self._router(), self._recorder, self._counts, loop.call_later, settings.flush_ms
+        if settings.receive_clock == "sender":
+            return StampedIntake(*parts, self._feeds, settings.clock_interval_ms * 1_000_000)
+        return Intake(*parts)
+
+    def _router(self) -> Router | None:
+        from mpengine.ingest.routing import Router
+
+        if self._rings is None:
+            return None
+        settings = self._settings.ingest
+        return Router(self._settings.symbols, settings.flush_bytes, max(1, int(settings.flush_ms * 1e6)), self._rings.put)
+
+    def _start_feed(self, feed: Feed, intake: Intake) -> list[asyncio.Task[None]]:
+        from mpengine import __version__
+        from mpengine.ingest.connection import SocketKeeper, dialler
+        from mpengine.ingest.poller import Poller
+        from mpengine.ingest.snapshots import SnapshotDesk
+
+        settings = self._settings.ingest
+        dial = dialler(settings)
+        keepers = [SocketKeeper(feed, plan, intake, settings, dial, random.random) for plan in feed.plans]
+        self._keepers += keepers
+        poller = Poller(feed, getattr(self._settings.venues, feed.name).rest_url, intake, settings, __version__)
+        desk = SnapshotDesk(feed, poller, keepers, self._counts, settings.snapshot_interval_s)
+        wishes = self._wishes(feed)
+        runs: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
+            "rest": poller.run,
+            "snapshots": lambda: desk.run(wishes),
+            **{keeper.plan.name: keeper.run for keeper in keepers},
+        }
+        return [asyncio.create_task(self._forever(f"{feed.name}/{name}", run)) for name, run in runs.items()]
+
+    def _wishes(self, feed: Feed) -> BoardWishes | RecordWishes:
+        """Where snapshot requests come from: the engines' rows; without a board the needs of a recording."""
+        from mpengine.ingest.snapshots import BoardWishes, RecordWishes
+
+        if self._board is None:
+            return RecordWishes(feed)
+        rows = {symbol: row for symbol in self._settings.symbols if (row := self._board.row_of(f"engine-{symbol}")) is not None}
+        return BoardWishes(self._board, rows, feed.module.venue)
+
+    async def _forever(self, name: str, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """An error that nobody foresaw ends one part of one venue, for a second."""
+        while True:
+            try:
+                await run()
+            except Exception:
+                self._counts.add(Word.HANDLER_ERRORS)
+                log.exception("%s failed and is started again", name)
+            await asyncio.sleep(RESTART_S)
+
+    async def _turn_until(self, stop: asyncio.Event, intake: Intake) -> None:
+        interval_s = self._settings.ingest.clock_interval_ms / 1000
+        due_s = time.monotonic()
+        while not stop.is_set():
+            self._turn(intake)
+            due_s = max(due_s + interval_s, time.monotonic())
+            try:
+                async with asyncio.timeout(max(0.0, due_s - time.monotonic())):
+                    await stop.wait()
+            except TimeoutError:
+                pass
+
+    def _turn(self, intake: Intake) -> None:
+        """One clock interval: tick, look after the sockets, tell the board."""
+        wall_ns, now_ns = time.time_ns(), time.monotonic_ns()
+        if jump_ns := self._jumps.look(wall_ns, now_ns):
+            self._counts.put(Word.CLOCK_JUMPS, self._jumps.jumps)
+            log.warning("the wall clock was set by %.3f s", jump_ns / 1e9)
+        intake.tick(wall_ns)
+        self._ticks += 1
+        for keeper in self._keepers:
+            self._look_after(keeper, now_ns)
+        self._count(intake)
+        if now_ns - self._document_ns >= DOCUMENT_S * 1e9:
+            self._document_ns = now_ns
+            self._publish(wall_ns, now_ns)
+        self._counts.publish(self._shell.row)
+        self._shell.row.set(Word.LAST_INPUT_NS, max((feed.seen_ns or 0 for feed in self._feeds), default=0))
+        self._shell.beat(progress=self._ticks + self._counts.get(Word.MESSAGES))
+
+    # watching ----------------------------------------------------------------------------------------------------------
+
+    def _look_after(self, keeper: SocketKeeper, now_ns: int) -> None:
+        feed, life = keeper.feed, keeper.life
+        if life is None:
+            return
+        stats = feed.module.stats(life.name)
+        for finding in life.watch.look(stats, now_ns, trades_flow=feed.trades_flow(now_ns)):
+            self._act(keeper, finding)
+
+    def _act(self, keeper: SocketKeeper, finding: Finding) -> None:
+        from mpengine.ingest.watchdog import Action
+
+        name, stream, silent_s = keeper.feed.name, finding.stream, finding.silent_s
+        match finding.action:
+            case Action.WARN:
+                log.warning("%s %s: silent for %.1f s", name, stream, silent_s)
+            case Action.RECOVERED:
+                log.info("%s %s: delivers again after %.1f s", name, stream, silent_s)
+            case Action.REOPEN:
+                keeper.reopen(f"{stream} silent for {silent_s:.1f} s")
+            case Action.WRONG_ROUTE:
+                log.error("%s %s: silent for %.0f s while trades flow: wrong route?", name, stream, silent_s)
+                keeper.rotate()
+
+    def _count(self, intake: Intake) -> None:
+        """Bring totals that are kept elsewhere to the counters, and log new refusals, once a minute per reason."""
+        counts = self._counts
+        if self._rings is not None:
+            self._rings.beat()
+            self._rings.publish_losses()
+        counts.put(Word.UNKNOWN_SYMBOL, intake.unknown)
+        if self._recorder is not None:
+            counts.put(Word.CAPTURE_RECORDS, self._recorder.records)
+            counts.put(Word.CAPTURE_DROPPED, self._recorder.dropped)
+            counts.put(Word.WRITE_ERRORS, self._recorder.write_errors)
+        for feed in self._feeds:
+            counts.put(parse_errors_word(feed.module.venue), feed.parse_errors)
+            self._log_refusals(feed)
+
+    def _log_refusals(self, feed: Feed) -> None:
+        counters = feed.module.counters
+        for reason, total in counters.reasons.items():
+            key = feed.name, reason
+            if total != self._told.get(key, 0) and self._refusals.admit(key, time.monotonic_ns()) is not None:
+                new, self._told[key] = total - self._told.get(key, 0), total
+                sample = counters.sample if counters.sample.startswith(f"{reason}: ") else ""
+                log.warning("%s: %d refused as %s %s", feed.name, new, reason, sample)
+
+    def _publish(self, wall_ns: int, now_ns: int) -> None:
+        """The FEEDS document."""
+        from mpengine.ingest.feeds import document
+        from mpengine.schemas import encode
+        from shm.errors import Refused
+        from shm.records import DocumentId
+
+        if self._documents is None:
+            return
+        try:
+            self._documents.publish(DocumentId.FEEDS, encode(document(self._feeds, wall_ns, now_ns)), ts_ns=wall_ns)
+        except Refused as error:
+            self._counts.put(Word.REFUSED_DOCUMENTS, self._documents.refused)
+            log.error("the feeds document was refused: %s", error)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run until a stop signal. Raises BootFailure and the boot errors of `shm.process_shell`."""
+    options = _options(arguments)
+    settings = decode(options.settings.read_bytes())
+    board = None if options.record_only or options.row is None else settings.paths.board
+    shell = ProcessShell("ingest", Role.INGEST, board=board, row=options.row, log_level=settings.log.level)
+    shell.install_signals()
+    ingest = Ingest(settings, shell, row=options.row if board else None, record_to=options.out if options.record_only else None)
+    try:
+        import uvloop
+
+        uvloop.run(ingest.run())
+    finally:
+        ingest.close()
+    shell.close()
+    return 0
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="mpengine.ingest.process", description="All sockets and REST polls of one instance.")
+    parser.add_argument("--settings", type=Path, required=True, help="settings file written by the supervisor")
+    parser.add_argument("--row", type=int, help="row of this process on the board")
+    parser.add_argument("--record-only", action="store_true", help="no rings and no board, only captures")
+    parser.add_argument("--out", type=Path, help="directory of the captures, with --record-only")
+    options = parser.parse_args(arguments)
+    if options.record_only != (options.out is not None):
+        parser.error("--record-only and --out belong together")
+    return options
+
+
+if __name__ == "__main__":
+    run_main(main)

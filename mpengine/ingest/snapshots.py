@@ -1,0 +1,200 @@
+"""Book snapshots on request: an engine raises its resync word on the board, ingest answers with snapshot events.
+
+The schedule is pure: at most one request per symbol and `snapshot_interval_s`, one at a time and at most one per second over the
+whole venue, doubling to 120 s while they fail. Words only rise; at the start of ingest a word above 0 counts as a request, because
+it may have been raised while nobody was here, and an answer that is not needed costs one REST call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable
+from typing import Final, Protocol
+
+from mpengine.ingest.backoff import doubling_s
+from mpengine.ingest.counts import Counts
+from mpengine.ingest.feeds import Feed
+from mpengine.venues.base import RestCall, RestResult, SocketPlan, plan_of
+from shm.board_words import Word, resync_word
+from shm.records import Kind
+
+SECOND: Final = 1_000_000_000
+VENUE_GAP_S: Final = 1.0
+BACKOFF_MAX_S: Final = 120.0
+LOOK_S: Final = 0.05
+RECORD_EVERY_S: Final = 300.0
+"""Without engines nobody asks: a capture gets a snapshot per book after each connect and at this interval."""
+ENOUGH_DIFFS: Final = 2
+
+log = logging.getLogger("mpengine.ingest.snapshots")
+
+
+class SnapshotSchedule:
+    """Which symbol of one venue may be asked for now. Pure; monotonic ns come in."""
+
+    __slots__ = ("_allowed_ns", "_asked", "_busy", "_failures", "_interval_ns", "_venue_ns")
+
+    def __init__(self, interval_s: float) -> None:
+        self._interval_ns = int(interval_s * SECOND)
+        self._asked: dict[str, None] = {}  # in order of asking
+        self._allowed_ns: dict[str, int] = {}
+        self._failures: dict[str, int] = {}
+        self._venue_ns = 0
+        self._busy = False
+
+    def ask(self, symbol: str) -> None:
+        """A snapshot of this symbol is wanted; asking again before the request goes out changes nothing."""
+        self._asked.setdefault(symbol)
+
+    def take(self, now_ns: int) -> str | None:
+        """The symbol to request now, the longest waiting first; it must be reported to `done`. None while nothing may go out."""
+        if self._busy or now_ns < self._venue_ns:
+            return None
+        for symbol in self._asked:
+            if now_ns >= self._allowed_ns.get(symbol, 0):
+                del self._asked[symbol]
+                self._busy = True
+                self._venue_ns = now_ns + int(VENUE_GAP_S * SECOND)
+                self._allowed_ns[symbol] = now_ns + self._interval_ns
+                return symbol
+        return None
+
+    def done(self, symbol: str, ok: bool, now_ns: int) -> None:
+        """The request has ended. A failed one is asked for again by itself, after the interval, then doubling to 120 s."""
+        self._busy = False
+        if ok:
+            self._failures.pop(symbol, None)
+            return
+        failures = self._failures[symbol] = self._failures.get(symbol, 0) + 1
+        wait_s = doubling_s(failures, self._interval_ns / SECOND, max(BACKOFF_MAX_S, self._interval_ns / SECOND))
+        self._allowed_ns[symbol] = now_ns + int(wait_s * SECOND)
+        self.ask(symbol)
+
+    @property
+    def waiting(self) -> int:
+        """Symbols that are asked for and not yet requested."""
+        return len(self._asked)
+
+
+class Keeper(Protocol):
+    """What is needed of a `SocketKeeper`."""
+
+    plan: SocketPlan
+
+    async def send_pending(self) -> None: ...
+
+
+class Rest(Protocol):
+    """What is needed of a `Poller`."""
+
+    async def request(self, call: RestCall) -> RestResult | None: ...
+
+
+class SnapshotDesk:
+    """Answers the snapshot requests of one venue."""
+
+    def __init__(self, feed: Feed, rest: Rest, keepers: Iterable[Keeper], counts: Counts, interval_s: float) -> None:
+        self.feed = feed
+        self.schedule = SnapshotSchedule(interval_s)
+        self._rest = rest
+        self._keepers = list(keepers)
+        self._counts = counts
+
+    async def run(self, wanted: Callable[[int], Iterable[str]]) -> None:
+        """Every 50 ms take in what `wanted(now_ns)` asks for, and answer, until cancelled."""
+        while True:
+            for one in wanted(time.monotonic_ns()):
+                self.schedule.ask(one)
+            symbol = self.schedule.take(time.monotonic_ns())
+            if symbol is None:
+                await asyncio.sleep(LOOK_S)
+                continue
+            ok = False
+            try:
+                ok = await self._answer(symbol)
+            finally:
+                self.schedule.done(symbol, ok, time.monotonic_ns())
+
+    async def _answer(self, symbol: str) -> bool:
+        call = self.feed.module.snapshot_call(symbol)
+        if call is None:
+            ok = await self._resubscribe(symbol)
+        else:
+            ok = await self._rest.request(call) is RestResult.OK
+        if ok:
+            self._counts.add(Word.RESYNC_DONE)
+        log.log(
+            logging.INFO if ok else logging.WARNING, "%s %s: book snapshot %s", self.feed.name, symbol, "sent" if ok else "failed"
+        )
+        return ok
+
+    async def _resubscribe(self, symbol: str) -> bool:
+        """The venue gives snapshots over the socket: ask on each connection that carries the book. False where there is none."""
+        asked = False
+        for keeper in self._keepers:
+            if carries_book(keeper.plan, symbol):
+                for name in list(self.feed.lives):
+                    if plan_of(name) == keeper.plan.name:
+                        self.feed.module.resubscribe(name, symbol)
+                        asked = True
+                await keeper.send_pending()
+        return asked
+
+
+def carries_book(plan: SocketPlan, symbol: str) -> bool:
+    """Whether a socket carries the book of a symbol."""
+    return any(stream.kind is Kind.DEPTH and stream.symbol == symbol for stream in plan.streams)
+
+
+class Words(Protocol):
+    """What is needed of `shm.board.BoardReader`."""
+
+    def get(self, row: int, word: int) -> int: ...
+
+
+class BoardWishes:
+    """Requests that engines put on the board. `rows`: symbol -> number of its engine's row."""
+
+    def __init__(self, board: Words, rows: dict[str, int], venue: int) -> None:
+        self._board = board
+        self._rows = rows
+        self._word = resync_word(venue)
+        self._seen = dict.fromkeys(rows, 0)
+
+    def __call__(self, now_ns: int) -> list[str]:
+        """Symbols whose word has changed since the last look, or is above 0 at the first one."""
+        wanted = []
+        for symbol, row in self._rows.items():
+            value = self._board.get(row, self._word)
+            if value != self._seen[symbol]:
+                self._seen[symbol] = value
+                if value:  # 0: the engine has begun anew and asks for nothing
+                    wanted.append(symbol)
+        return wanted
+
+
+class RecordWishes:
+    """What a recording without engines wants: each book once after a connect, when diffs arrive, and every RECORD_EVERY_S."""
+
+    def __init__(self, feed: Feed) -> None:
+        self._feed = feed
+        self._due_ns: dict[tuple[str, str], int] = {}
+
+    def __call__(self, now_ns: int) -> list[str]:
+        """Symbols whose connection is new or whose last snapshot is old."""
+        wanted, due_ns = [], {}
+        for life in self._feed.lives.values():
+            stats = self._feed.module.stats(life.name)
+            for stream in life.plan.streams:
+                if stream.kind is not Kind.DEPTH or stream.symbol is None:
+                    continue
+                key = life.name, stream.symbol
+                due_ns[key] = self._due_ns.get(key, 0)
+                delivered = stats[stream.name].messages if stream.name in stats else 0
+                if delivered >= ENOUGH_DIFFS and now_ns >= due_ns[key]:
+                    due_ns[key] = now_ns + int(RECORD_EVERY_S * SECOND)
+                    wanted.append(stream.symbol)
+        self._due_ns = due_ns
+        return wanted
