@@ -441,7 +441,7 @@ class BinanceWire:
     def _plan(self) -> None:
         """Feeds of what is listened to now. A feed lives as long as somebody listens, so all its listeners see one chain."""
         self._seen_version = self.listeners.version
-        streams = self.listeners.keys()
+        streams = self.listeners.wanted()
         wanted = set(streams)
         for feeds in self._feeds.values():
             for stream in feeds.keys() - wanted:

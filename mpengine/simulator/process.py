@@ -2,6 +2,7 @@
 
     python -m mpengine.simulator.process --settings FILE --row N
     python -m mpengine.simulator.process --port 0 --symbol BTC:100000 --symbol DOGE:0.2 --seed 7 --speed 2
+    python -m mpengine.simulator.process --port 0 --capture one.gz two.gz --speed 10 --stamps
 
 Alone it prints one JSON line {"port": N} on stdout as soon as it listens, and ends with SIGTERM or SIGINT.
 """
@@ -22,9 +23,11 @@ import numpy as np
 import uvloop
 
 from mpengine.config import Settings, decode
+from mpengine.ingest.capture_file import CaptureError
 from mpengine.simulator.binance_wire import BinanceWire
 from mpengine.simulator.faults import FaultTable
 from mpengine.simulator.market import Market, SymbolSpec
+from mpengine.simulator.playback import CaptureBinance, CaptureSource
 from mpengine.simulator.server import MarketSource, SimulatorServer
 from mpengine.simulator.symbols import spec, specs
 from shm.board_words import Role, Word
@@ -44,14 +47,25 @@ class Plan:
     symbols: list[SymbolSpec]
     announce: bool
     life_s: float | None = None
+    captures: tuple[Path, ...] = ()
+    stamps: bool = False
+    close_at_end: bool = False
 
 
 def build(plan: Plan, start_ns: int) -> SimulatorServer:
-    """The server of a plan, not listening yet. Raises ValueError for symbols that make no market."""
+    """The server of a plan, not listening yet. Raises ValueError for symbols that make no market, CaptureError, OSError."""
     market_rng, foreign_rng, fault_rng = np.random.default_rng(plan.seed).spawn(3)
+    faults = FaultTable(fault_rng)
+    if plan.captures:
+        venues = {CaptureBinance.name: CaptureBinance()}
+        names = {one.names["binance"]: one.symbol for one in plan.symbols if "binance" in one.names}
+        source = CaptureSource(
+            plan.captures, venues, speed=plan.speed, stamps=plan.stamps, close_at_end=plan.close_at_end, names=names
+        )
+        return SimulatorServer(list(venues.values()), source, faults, life_s=plan.life_s)
     market = Market(plan.symbols, market_rng, start_ns)
-    venues = [BinanceWire(market, foreign_rng)]
-    return SimulatorServer(venues, MarketSource(market, plan.speed), FaultTable(fault_rng), market=market, life_s=plan.life_s)
+    wires = [BinanceWire(market, foreign_rng)]
+    return SimulatorServer(wires, MarketSource(market, plan.speed), faults, market=market, life_s=plan.life_s)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         plan = _plan_of(settings) if settings is not None else _plan_alone(options)
         uvloop.run(_serve(plan, shell))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, CaptureError) as error:
         raise BootFailure(str(error)) from error
     shell.close()
     return 0
@@ -110,12 +124,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--speed", type=float, default=1.0, help="market time runs this much faster than the clock")
     parser.add_argument("--life", type=float, metavar="SECONDS", help="cut every socket at this age, as the real one does at 24 h")
+    parser.add_argument("--capture", type=Path, nargs="+", default=[], metavar="FILE", help="serve these recordings, no market")
+    parser.add_argument("--stamps", action="store_true", help="captures: add receive time and line to every message")
+    parser.add_argument("--close-at-end", action="store_true", help="captures: close the sockets after the last line")
     return parser
 
 
 def _plan_of(settings: Settings) -> Plan:
     own = settings.simulator
-    return Plan(own.host, own.port, own.seed, own.speed, specs(settings), announce=False)
+    captures = tuple(Path(path) for path in own.captures)
+    return Plan(
+        own.host, own.port, own.seed, own.speed, specs(settings), announce=False, captures=captures, stamps=own.stamps
+    )  # fmt: skip
 
 
 def _plan_alone(options: argparse.Namespace) -> Plan:
@@ -125,7 +145,10 @@ def _plan_alone(options: argparse.Namespace) -> Plan:
         symbols.append(spec(name, price=float(price) if price else None))
     if not options.speed > 0:
         raise ValueError(f"speed must be positive, was {options.speed}")
-    return Plan(options.host, options.port, options.seed, options.speed, symbols, announce=True, life_s=options.life)
+    return Plan(
+        options.host, options.port, options.seed, options.speed, symbols, announce=True, life_s=options.life,
+        captures=tuple(options.capture), stamps=options.stamps, close_at_end=options.close_at_end,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

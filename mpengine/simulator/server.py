@@ -24,7 +24,7 @@ from aiohttp import WSMsgType, web
 
 from mpengine.simulator.faults import Fault, FaultTable, garbage
 from mpengine.simulator.market import Market
-from mpengine.simulator.wire import Message, Session, VenueWire
+from mpengine.simulator.wire import Message, Reply, Session, VenueWire
 from shm.records import PositionSide
 
 QUEUE_MESSAGES: Final = 20_000
@@ -158,6 +158,9 @@ class Source(Protocol):
     def start(self) -> None:
         """Operator's start: do not wait for clients."""
 
+    async def answer(self, venue: VenueWire, path: str, query: Mapping[str, str], client: str) -> Reply:
+        """Reply to a GET below a venue's prefix."""
+
     def state(self) -> dict[str, Any]:
         """For /control/state."""
 
@@ -194,6 +197,9 @@ class MarketSource:
 
     def start(self) -> None:
         """The market always runs."""
+
+    async def answer(self, venue: VenueWire, path: str, query: Mapping[str, str], client: str) -> Reply:
+        return venue.rest(path, query, client, time.monotonic_ns())
 
     def state(self) -> dict[str, Any]:
         return {
@@ -354,7 +360,7 @@ class SimulatorServer:
                     spoil = fault
                 else:
                     return await self._refuse(request, fault)
-        reply = venue.rest(path, dict(request.query), request.remote or "", time.monotonic_ns())
+        reply = await self.source.answer(venue, path, dict(request.query), request.remote or "")
         body = reply.body if spoil is None else garbage(reply.body, spoil.variant, spoil.applied)
         return web.Response(status=reply.status, body=body, headers=reply.headers)
 

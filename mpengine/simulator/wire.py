@@ -14,22 +14,25 @@ from mpengine.simulator.market import Changes
 
 
 class Message:
-    """One message of a stream, encoded once however many sockets it goes to. `data` is the JSON of the payload."""
+    """One message of a stream, encoded once however many sockets it goes to. `data` is the JSON of the payload.
 
-    __slots__ = ("_text", "_wrapped", "data", "stream")
+    `wrapped`: the combined form, where it is not simply {"stream":...,"data":...} (a recorded or stamped message).
+    """
 
-    def __init__(self, stream: str, data: str, text: bytes | None = None) -> None:
+    __slots__ = ("_raw", "_wrapped", "data", "stream")
+
+    def __init__(self, stream: str, data: str, wrapped: bytes | None = None) -> None:
         self.stream = stream
         self.data = data
-        self._wrapped: bytes | None = text
-        self._text: bytes | None = text
+        self._raw: bytes | None = None
+        self._wrapped = wrapped
 
     def text(self, combined: bool) -> bytes:
-        """Wire bytes: the payload alone, or in the combined wrapper {"stream":...,"data":...}."""
+        """Wire bytes: the payload alone, or in the combined wrapper."""
         if not combined:
-            if self._text is None:
-                self._text = self.data.encode()
-            return self._text
+            if self._raw is None:
+                self._raw = self.data.encode()
+            return self._raw
         if self._wrapped is None:
             self._wrapped = f'{{"stream":"{self.stream}","data":{self.data}}}'.encode()
         return self._wrapped
@@ -104,7 +107,7 @@ class Listeners:
         """Sessions to deliver to, oldest subscription first."""
         return list(self._sessions.get(key, ()))
 
-    def keys(self) -> list[str]:
+    def wanted(self) -> list[str]:
         """Everything that somebody listens to."""
         return list(self._sessions)
 
