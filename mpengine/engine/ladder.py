@@ -169,29 +169,29 @@ class Ladder:
     def _apply_arrays(self, flat: Floats, bids: int) -> None:
         qty = flat[1::2]
         relative = np.rint(flat[::2] / self.tick) - self.origin
-        # NaN fails both comparisons, so one test covers NaN, infinities and negatives.
-        if not (((qty >= 0.0) & (qty < LARGEST_QTY)).all() and (np.abs(relative) < 2.0**62).all()):
+        # NaN fails every comparison, so this covers NaN, infinities and negatives.
+        if not (((qty >= 0.0) & (qty < LARGEST_QTY)).all() and np.isfinite(relative).all()):
             raise BadLevels("level out of range")
-        at = relative.astype(np.int64)
-        touched, quantities = self._inside(at[:bids], qty[:bids])
+        touched, quantities = self._inside(relative[:bids], qty[:bids])
         if touched.size:
             self.bid[touched] = quantities
             self.bid_unverified[touched] = False
             live = touched[quantities > 0.0]
             self.best_bid = self._settle_bid(max(self.best_bid, int(live.max(initial=-1))))
-        touched, quantities = self._inside(at[bids:], qty[bids:])
+        touched, quantities = self._inside(relative[bids:], qty[bids:])
         if touched.size:
             self.ask[touched] = quantities
             self.ask_unverified[touched] = False
             live = touched[quantities > 0.0]
             self.best_ask = self._settle_ask(min(self.best_ask, int(live.min(initial=self.size))))
 
-    def _inside(self, at: npt.NDArray[np.int64], qty: Floats) -> tuple[npt.NDArray[np.int64], Floats]:
-        inside = (at >= 0) & (at < self.size)
-        if inside.all():
-            return at, qty
-        self.dropped += int(at.size - np.count_nonzero(inside))
-        return at[inside], qty[inside]
+    def _inside(self, relative: Floats, qty: Floats) -> tuple[npt.NDArray[np.int64], Floats]:
+        # Compared as floats: a huge price must not wrap into the ladder when it becomes an integer.
+        inside = (relative >= 0.0) & (relative < self.size)
+        if not inside.all():
+            self.dropped += int(relative.size - np.count_nonzero(inside))
+            relative, qty = relative[inside], qty[inside]
+        return relative.astype(np.int64), qty
 
     def _settle_bid(self, best: int) -> int:
         """The highest tick with a quantity at or below `best`; -1 if none."""
