@@ -1,0 +1,45 @@
+# One word per habit. `make demo` and `make test` work on a fresh machine with Python 3.11+ and make.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: demo test style types stress bench coverage pins clean
+
+demo: $(READY)  ## the whole tree on the built-in exchange; Ctrl-C ends it
+	@exec $(BIN)/mpengine demo
+
+test: $(READY)  ## every test; long forms are `make stress`
+	$(BIN)/python -m pytest -q
+
+style: $(READY)  ## lint and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)  ## mypy, strict
+	$(BIN)/mypy
+
+stress: $(READY)  ## races, kills and soaks in their long forms
+	$(BIN)/python -m pytest -q -m stress
+
+bench: $(READY)  ## every bench with its baselines; read the ratios
+	$(BIN)/mpengine bench all
+
+coverage: $(READY)  ## line and branch coverage of the test run
+	$(BIN)/python -m coverage run -m pytest -q
+	$(BIN)/python -m coverage combine
+	$(BIN)/python -m coverage report
+
+pins: $(READY)  ## what is installed beyond the pins (should print nothing)
+	@$(BIN)/python -m pip freeze --exclude-editable | sort -f > .venv/installed
+	@grep -hE '^[A-Za-z].*==' requirements.txt requirements-dev.txt | sort -f | diff - .venv/installed || true
+
+clean:
+	rm -rf .venv .demo build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+# Rebuilt when a pin changes; the project itself is installed in place, without dependencies of its own choosing.
+$(READY): requirements.txt requirements-dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("mpengine needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
