@@ -79,6 +79,7 @@ class Batch:
     end: int
 
 
+_SETTABLE: Final = int(BatchFlag.GAP | BatchFlag.REPLAYED | BatchFlag.CLOCK_ONLY)
 _FLAGS: Final = tuple(BatchFlag(value) for value in range(16))  # PERF: an IntFlag call per batch costs more than the unpack
 
 
@@ -189,7 +190,7 @@ class EventWriter(WriterAttachment):
         units, rest = divmod(len(body), UNIT)
         if rest or 2 * (units + 1) > self._capacity:
             raise Refused(f"a body must be whole units of {UNIT} bytes, at most half of {self._capacity}, was {len(body)} bytes")
-        if flags & ~(BatchFlag.GAP | BatchFlag.REPLAYED | BatchFlag.CLOCK_ONLY):
+        if flags & ~_SETTABLE:
             raise Refused(f"flags of a batch must be GAP, REPLAYED or CLOCK_ONLY, were {flags}")
         now = time.time_ns() if flushed_ns is None else flushed_ns
         marked = flags | BatchFlag.GAP if self._gap else flags

@@ -130,7 +130,7 @@ class RecordReader:
     def latest(self, count: int) -> tuple[Numbers, Records]:
         """The newest `count` records, ascending; as `range`."""
         head = self.head()
-        return self.range(head - count, head)
+        return self.range(head - min(count, self.spec.slots), head)
 
     def writer_state(self) -> WriterState:
         """Closed, retired, dead, stalled or live."""

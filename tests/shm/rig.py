@@ -1,0 +1,188 @@
+"""What the ring tests share: memory without a file, `Words` that record or reorder, children that never outlive a test."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from shm.digest import digest
+from shm.layout import FileSpec, build_header
+from shm.words import Words
+
+ROOT = Path(__file__).parents[2]
+CHILD = Path(__file__).with_name("child.py")
+REQUIRED = os.environ.get("MPENGINE_REQUIRE") == "1"
+
+
+def memory(spec: FileSpec) -> bytearray:
+    """A new file of `spec` as plain memory."""
+    return bytearray(build_header(spec, uuid=7, created_ns=8).ljust(spec.file_bytes, b"\0"))
+
+
+class Recorder(Words):
+    """Notes every access in order: (operation, word index or byte offset, value or size)."""
+
+    def __init__(self, buffer: bytearray) -> None:
+        super().__init__(buffer)
+        self.log: list[tuple[str, int, int]] = []
+
+    def load_acquire(self, index: int) -> int:
+        value = super().load_acquire(index)
+        self.log.append(("load", index, value))
+        return value
+
+    def store_release(self, index: int, value: int) -> None:
+        self.log.append(("store", index, value))
+        super().store_release(index, value)
+
+    def copy_out(self, offset: int, size: int) -> bytes:
+        self.log.append(("out", offset, size))
+        return super().copy_out(offset, size)
+
+    def copy_in(self, offset: int, data: bytes) -> None:
+        self.log.append(("in", offset, len(data)))
+        super().copy_in(offset, data)
+
+    def copy_block(self, offset: int, target: memoryview) -> None:
+        self.log.append(("block", offset, len(target)))
+        super().copy_block(offset, target)
+
+
+class WeakStores(Words):
+    """A writer whose stores reach memory in any order: every 64-byte piece and every word by itself.
+
+    Only stores to the same piece keep their order, as on any machine. `deliver` moves a random number of them to memory.
+    """
+
+    def __init__(self, buffer: bytearray, rng: random.Random) -> None:
+        super().__init__(buffer)
+        self._rng = rng
+        self._own = bytearray(buffer)
+        self._mine = Words(self._own)
+        self.pending: list[tuple[int, bytes]] = []
+
+    def load_acquire(self, index: int) -> int:
+        return self._mine.load_acquire(index)
+
+    def store_release(self, index: int, value: int) -> None:
+        self._mine.store_release(index, value)
+        self.pending.append((index * 8, value.to_bytes(8, "little")))
+
+    def copy_in(self, offset: int, data: bytes) -> None:
+        self._mine.copy_in(offset, data)
+        end = offset + len(data)
+        while offset < end:
+            stop = min(end, offset // 64 * 64 + 64)
+            self.pending.append((offset, data[: stop - offset]))
+            data, offset = data[stop - offset :], stop
+
+    def deliver(self, share: float) -> None:
+        """Move each pending store to memory with probability `share`, in random order, never past an older one to its bytes."""
+        order = list(range(len(self.pending)))
+        self._rng.shuffle(order)
+        gone: set[int] = set()
+        for index in order:
+            if self._rng.random() < share and not self._blocked(index, gone):
+                offset, data = self.pending[index]
+                super().copy_in(offset, data)
+                gone.add(index)
+        self.pending = [store for index, store in enumerate(self.pending) if index not in gone]
+
+    def _blocked(self, index: int, gone: set[int]) -> bool:
+        offset, data = self.pending[index]
+        earlier = (self.pending[other] for other in range(index) if other not in gone)
+        return any(start < offset + len(data) and offset < start + len(bytes_) for start, bytes_ in earlier)
+
+
+def wait_until(condition: Callable[[], bool], what: str, deadline_s: float = 30.0) -> None:
+    """Look at `condition` until it holds; fail after the deadline."""
+    end = time.monotonic() + deadline_s
+    while not condition():
+        if time.monotonic() > end:
+            raise AssertionError(f"not within {deadline_s} s: {what}")
+        time.sleep(0.001)
+
+
+class Child:
+    """One child process of `child.py`; speaks lines on standard output."""
+
+    def __init__(self, *arguments: object, pass_fds: tuple[int, ...] = ()) -> None:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        self.process = subprocess.Popen(
+            [sys.executable, str(CHILD), *map(str, arguments)],
+            stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True, env=environment, pass_fds=pass_fds,
+        )  # fmt: skip
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def line(self) -> str:
+        """Next line of output; empty at the end."""
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def expect(self, text: str) -> None:
+        line = self.line()
+        assert line == text, f"child said {line!r}, not {text!r}"
+
+    def tell(self, text: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(text + "\n")
+        self.process.stdin.flush()
+
+    def kill(self) -> None:
+        """SIGKILL and reap."""
+        self.process.kill()
+        self.process.wait(10)
+        for stream in (self.process.stdout, self.process.stdin):
+            if stream is not None:
+                try:
+                    stream.close()
+                except BrokenPipeError:
+                    pass  # what was told to the child after its death
+
+    def finish(self, timeout_s: float = 60.0) -> list[str]:
+        """Wait for a good end; the rest of the output as lines."""
+        output, _ = self.process.communicate(timeout=timeout_s)
+        assert self.process.returncode == 0, output
+        return output.splitlines()
+
+
+@contextmanager
+def children() -> Iterator[Callable[..., Child]]:
+    """Start children that are all dead at the end of the block."""
+    started: list[Child] = []
+
+    def start(*arguments: object, pass_fds: tuple[int, ...] = ()) -> Child:
+        started.append(Child(*arguments, pass_fds=pass_fds))
+        return started[-1]
+
+    try:
+        yield start
+    finally:
+        for child in started:
+            child.kill()
+
+
+def oracle(n: int, size: int) -> bytes:
+    """The only right payload of frame n, known to writer, reader and test without any digest of the ring.
+
+    Every 8-byte word depends on n and its place, so bytes of two frames can never make a right one.
+    """
+    word = (n * 0x9E3779B97F4A7C15 + 1) & 0xFFFF_FFFF_FFFF_FFFF
+    return (word.to_bytes(8, "little") * (size // 8 + 1))[:size]
+
+
+def state_hash(records: list[tuple[int, int, bytes]]) -> int:
+    """Order-sensitive hash over (source, sequence, bytes): the "state" of a test consumer."""
+    value = 0
+    for source, seq, body in records:
+        value = digest(body + source.to_bytes(8, "little") + seq.to_bytes(8, "little"), value)
+    return value
