@@ -1,0 +1,209 @@
+"""Snapshot requests: who may ask when, and how they are answered."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from mpengine.ingest import snapshots as module
+from mpengine.ingest.feeds import Feed, Life
+from mpengine.ingest.snapshots import BoardWishes, RecordWishes, SnapshotDesk, SnapshotSchedule
+from mpengine.ingest.watchdog import SECOND, SocketWatch
+from mpengine.venues.base import RestCall, RestResult, SocketPlan, StreamPlan
+from shm.board import Board, BoardReader, BoardRow, RowName
+from shm.board_words import Role, Word, resync_word
+from shm.records import Kind, Venue
+from tests.ingest.rig import DEPTH, TRADES, FakeVenue, Rig, message, plan, run, running, until
+
+
+def at(seconds: float) -> int:
+    return int(seconds * SECOND)
+
+
+def test_one_request_per_symbol_and_interval() -> None:
+    schedule = SnapshotSchedule(10)
+    assert schedule.take(at(0)) is None
+    schedule.ask("BTC")
+    schedule.ask("BTC")
+    assert schedule.take(at(0)) == "BTC"
+    assert schedule.waiting == 0
+    schedule.done("BTC", True, at(1))
+    schedule.ask("BTC")
+    assert schedule.take(at(9.9)) is None
+    assert schedule.take(at(10)) == "BTC"
+
+
+def test_one_at_a_time_and_one_per_second_over_the_venue() -> None:
+    schedule = SnapshotSchedule(10)
+    for symbol in ("BTC", "ETH", "SOL"):
+        schedule.ask(symbol)
+    assert schedule.take(at(0)) == "BTC"
+    assert schedule.take(at(5)) is None  # BTC is still on its way
+    schedule.done("BTC", True, at(5))
+    assert schedule.take(at(5)) == "ETH"
+    schedule.done("ETH", True, at(5.1))
+    assert schedule.take(at(5.9)) is None
+    assert schedule.take(at(6)) == "SOL"
+
+
+@pytest.mark.covers("F10")
+def test_a_failed_request_is_repeated_with_doubling_waits() -> None:
+    schedule = SnapshotSchedule(10)
+    schedule.ask("BTC")
+    taken = []
+    for second in range(400):
+        if schedule.take(at(second)):
+            taken.append(second)
+            schedule.done("BTC", False, at(second))
+    assert [after - before for before, after in itertools.pairwise(taken)] == [10, 20, 40, 80, 120, 120]
+
+
+def test_a_symbol_that_must_wait_does_not_hold_up_the_next() -> None:
+    schedule = SnapshotSchedule(10)
+    schedule.ask("BTC")
+    schedule.take(at(0))
+    schedule.done("BTC", False, at(0))
+    schedule.ask("ETH")
+    assert schedule.take(at(2)) == "ETH"
+
+
+class FakeRest:
+    def __init__(self, *results: RestResult | None) -> None:
+        self.results = list(results)
+        self.calls: list[RestCall] = []
+
+    async def request(self, call: RestCall) -> RestResult | None:
+        self.calls.append(call)
+        await asyncio.sleep(0)
+        return self.results.pop(0) if self.results else RestResult.OK
+
+
+class FakeKeeper:
+    def __init__(self, sockets: SocketPlan) -> None:
+        self.plan = sockets
+        self.sent = 0
+
+    async def send_pending(self) -> None:
+        self.sent += 1
+
+
+class Wishes:
+    def __init__(self) -> None:
+        self.wanted: list[str] = []
+
+    def __call__(self, now_ns: int) -> Iterable[str]:
+        wanted, self.wanted = self.wanted, []
+        return wanted
+
+
+def test_a_wish_is_answered_by_rest_and_counted() -> None:
+    async def main() -> None:
+        rig, rest, wishes = Rig(FakeVenue([plan()])), FakeRest(), Wishes()
+        desk = SnapshotDesk(rig.feed, rest, [], rig.counts, 10)
+        wishes.wanted = ["BTC"]
+        async with running(desk.run(wishes)):
+            await until(lambda: rig.counts.get(Word.RESYNC_DONE) == 1)
+        assert [(call.name, call.symbol) for call in rest.calls] == [("depth", "BTC")]
+
+    run(main())
+
+
+def test_a_failed_answer_is_tried_again_and_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        monkeypatch.setattr(module, "VENUE_GAP_S", 0.01)
+        rig, wishes = Rig(FakeVenue([plan()])), Wishes()
+        rest = FakeRest(RestResult.TRANSIENT, None, RestResult.OK)
+        desk = SnapshotDesk(rig.feed, rest, [], rig.counts, 0.01)
+        wishes.wanted = ["BTC"]
+        async with running(desk.run(wishes)):
+            await until(lambda: rig.counts.get(Word.RESYNC_DONE) == 1)
+        assert len(rest.calls) == 3
+
+    run(main())
+
+
+def test_a_venue_without_a_call_is_asked_on_the_socket_that_carries_the_book() -> None:
+    async def main() -> None:
+        books, trades = plan(name="books"), plan(name="trades", streams=(TRADES,))
+        rig = Rig(FakeVenue([books, trades], rest_snapshots=False))
+        keepers = [FakeKeeper(books), FakeKeeper(trades)]
+        desk = SnapshotDesk(rig.feed, FakeRest(), keepers, rig.counts, 0.01)
+        wishes = Wishes()
+        async with running(desk.run(wishes)):
+            rig.feed.begin(Life("books#4", books, 0, SocketWatch(books, 0, 1.0)))
+            rig.feed.begin(Life("trades#2", trades, 0, SocketWatch(trades, 0, 1.0)))
+            wishes.wanted = ["BTC"]
+            await until(lambda: rig.counts.get(Word.RESYNC_DONE) == 1)
+        assert rig.venue.say == {"books#4": ["again BTC"]}
+        assert [keeper.sent for keeper in keepers] == [1, 0]
+
+    run(main())
+
+
+def test_without_a_connection_there_is_nobody_to_ask() -> None:
+    async def main() -> None:
+        rig = Rig(FakeVenue([plan()], rest_snapshots=False))
+        desk = SnapshotDesk(rig.feed, FakeRest(), [FakeKeeper(plan())], rig.counts, 0.01)
+        assert not await desk._answer("BTC")
+        assert rig.counts.get(Word.RESYNC_DONE) == 0
+
+    run(main())
+
+
+@pytest.mark.covers("F1")
+def test_engines_ask_through_their_rows_on_the_board(tmp_path: Path) -> None:
+    rows = [RowName("ingest", Role.INGEST, 0), RowName("engine-BTC", Role.ENGINE, 0), RowName("engine-ETH", Role.ENGINE, 1)]
+    board = Board.create(tmp_path / "board", rows, {1: "ingest"})
+    btc, eth = (BoardRow.attach(tmp_path / "board", n) for n in (1, 2))
+    word = resync_word(Venue.BINANCE)
+    with BoardReader.open(tmp_path / "board") as reader:
+        btc.set(word, 3)  # raised while no ingest was here
+        wishes = BoardWishes(reader, {"BTC": 1, "ETH": 2}, Venue.BINANCE)
+        assert wishes(0) == ["BTC"]
+        assert wishes(0) == []
+        btc.set(word, 4)
+        eth.set(word, 1)
+        assert wishes(0) == ["BTC", "ETH"]
+        btc.set(resync_word(Venue.OKX), 9)
+        assert wishes(0) == []
+        btc.set(word, 0)  # a new engine that asks for nothing
+        assert wishes(0) == []
+        btc.set(word, 1)
+        assert wishes(0) == ["BTC"]
+    for row in (btc, eth):
+        row.close()
+    board.close()
+
+
+def test_a_recording_wants_each_book_after_a_connect_and_now_and_then() -> None:
+    eth = StreamPlan("eth", "ETH", Kind.DEPTH, 5, 30, True)
+    sockets = plan(streams=(DEPTH, eth, TRADES))
+    venue = FakeVenue([sockets])
+    feed = Feed(venue)
+    wishes = RecordWishes(feed)
+    assert wishes(0) == []
+
+    def connect(name: str) -> None:
+        feed.begin(Life(name, sockets, 0, SocketWatch(sockets, 0, 1.0)))
+        venue.opened(name, 0)
+
+    def deliver(name: str, stream: str) -> None:
+        venue.receive(name, message(1, stream).encode(), 1)
+
+    connect("public#1")
+    deliver("public#1", "depth")
+    assert wishes(at(1)) == []  # the book needs diffs before its snapshot
+    deliver("public#1", "depth")
+    assert wishes(at(1)) == ["BTC"]
+    assert wishes(at(300.9)) == []
+    assert wishes(at(301)) == ["BTC"]
+    feed.lives.clear()
+    assert wishes(at(302)) == []
+    connect("public#2")
+    for stream in ("depth", "depth", "eth", "eth", "trades", "trades"):
+        deliver("public#2", stream)
+    assert wishes(at(303)) == ["BTC", "ETH"]
