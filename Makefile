@@ -30,7 +30,7 @@ coverage: $(READY)  ## line and branch coverage of the test run
 	$(BIN)/python -m coverage report
 
 pins: $(READY)  ## what is installed beyond the pins (should print nothing)
-	@$(BIN)/python -m pip freeze --exclude-editable | sort -f > .venv/installed
+	@$(BIN)/python -m pip freeze --all --exclude-editable | grep -v '^pip==' | sort -f > .venv/installed
 	@grep -hE '^[A-Za-z].*==' requirements.txt requirements-dev.txt | sort -f | diff - .venv/installed || true
 
 clean:

@@ -1,0 +1,260 @@
+"""The engine as a real process: kill -9, poison batches, replaced rings, damaged checkpoints. Its ring is fed by the test."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mpengine.config import Settings, encode, load, resolve_directories
+from mpengine.engine.core import FrameOut, SymbolCore
+from mpengine.engine.process import doorbell_of
+from mpengine.engine.storage import config_digest, load_checkpoint, state_digest
+from mpengine.schemas import StatusDocument, decode
+from shm.board import Board, BoardReader, RowName
+from shm.board_words import Role, State, Word
+from shm.document import DocumentReader
+from shm.errors import ShmError
+from shm.event_ring import EventWriter, create_event_ring
+from shm.frame_ring import FrameReader
+from shm.frames import encode as encode_frame
+from shm.layout import event_ring_spec
+from shm.records import DocumentId
+from tests.engine.events import clock, clocks
+from tests.engine.test_core import book_start, rich_stream, split
+
+ROW = 2
+UNITS = 1 << 16
+
+
+def wait_for(what: Callable[[], Any], seconds: float = 20.0) -> Any:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            if found := what():
+                return found
+        except ShmError:
+            pass  # the file is not there yet
+        time.sleep(0.01)
+    raise AssertionError(f"not within {seconds} s")
+
+
+class Rig:
+    """Board, event ring with its writer, and the engine process of BTC."""
+
+    def __init__(self, folder: Path) -> None:
+        text = f"[engine]\nring_units = {UNITS}\ncheckpoint_interval_s = 0.2\n"
+        self.settings: Settings = resolve_directories(load(text, {}), data=folder / "data", runtime=folder / "run")
+        self.paths = self.settings.paths
+        self.paths.data.mkdir()
+        self.paths.runtime.mkdir()
+        self.paths.settings.write_bytes(encode(self.settings))
+        names = [
+            RowName("supervisor", Role.SUPERVISOR, 0),
+            RowName("ingest", Role.INGEST, 0),
+            RowName("engine-BTC", Role.ENGINE, 0),
+        ]
+        self.board = Board.create(self.paths.board, names, {1: "ingest"})
+        self.reader = BoardReader.open(self.paths.board)
+        self.spec = event_ring_spec("BTC", UNITS)
+        self.process: subprocess.Popen[bytes] | None = None
+        self.seq = 0
+        self.new_ring()
+
+    def new_ring(self) -> None:
+        create_event_ring(self.paths.events("BTC"), self.spec)
+        self.writer = EventWriter.open(self.paths.events("BTC"), self.spec)
+
+    def start(self, **env: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "mpengine.engine.process", "--settings", str(self.paths.settings), "--symbol", "BTC",
+                   "--row", str(ROW)]  # fmt: skip
+        process = self.process = subprocess.Popen(command, stderr=subprocess.PIPE, env={**os.environ, **env})
+        wait_for(lambda: process.poll() is not None or (self.word(Word.PID), self.word(Word.STATE)) == (process.pid, State.LIVE))
+        return process
+
+    def put(self, body: bytes, **flags: int) -> None:
+        records = len(split(body))
+        assert self.writer.put(body, records=records, source=1, first_seq=self.seq, **flags)
+        self.seq += records
+
+    def word(self, word: Word) -> int:
+        return self.reader.get(ROW, word)
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGKILL)
+        self.process.communicate()
+
+    def stop(self) -> str:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        _, stderr = self.process.communicate(timeout=20)
+        assert self.process.returncode == 0, stderr.decode()
+        return stderr.decode()
+
+    def final_state(self) -> str:
+        found = load_checkpoint(self.paths.checkpoint("BTC"), "BTC", config_digest(self.settings, "BTC"))
+        assert found is not None
+        return state_digest(found.state)
+
+    def payloads(self) -> list[bytes]:
+        with FrameReader.open(self.paths.depth("BTC")) as reader:
+            return [slot.payload for slot in reader.history(0, reader.head()).slots]
+
+    def close(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.kill()
+        if self.process is not None and self.process.stderr is not None:
+            self.process.stderr.close()
+        self.writer.close()
+        self.reader.close()
+        self.board.close()
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    one = Rig(tmp_path)
+    try:
+        yield one
+    finally:
+        one.close()
+
+
+def undisturbed(settings: Settings, body: bytes) -> tuple[str, list[bytes]]:
+    core = SymbolCore("BTC", settings)
+    core.on_batch(body)
+    return state_digest(core.state_of()), [encode_frame(out.frame) for out in core.outputs() if isinstance(out, FrameOut)]
+
+
+@pytest.mark.slow
+@pytest.mark.covers("F2", "E-M6")
+def test_kill_9_again_and_again_ends_in_the_state_of_one_that_never_stopped(rig: Rig) -> None:
+    records = split(book_start() + rich_stream(0, 1500))
+    rig.start()
+    for number, start in enumerate(range(0, len(records), 40)):
+        rig.put(b"".join(records[start : start + 40]))
+        if number % 12 == 11:
+            wait_for(lambda: rig.word(Word.PROGRESS) > 0)
+            rig.kill()
+            rig.start()
+    rig.stop()
+    state, frames = undisturbed(rig.settings, b"".join(records))
+    assert rig.final_state() == state
+    assert rig.payloads() == frames and len(frames) == 9
+
+
+@pytest.mark.slow
+def test_the_ring_is_released_only_behind_a_checkpoint(rig: Rig) -> None:
+    rig.start()
+    rig.put(book_start())
+    wait_for(lambda: rig.word(Word.PROGRESS) == 3)
+    wait_for(lambda: rig.word(Word.CHECKPOINTS) > 0 and rig.writer.fill() == 0.0)
+    found = load_checkpoint(rig.paths.checkpoint("BTC"), "BTC", config_digest(rig.settings, "BTC"))
+    assert found is not None and found.position == rig.writer.head and found.sources == {1: (rig.writer.epoch, 3)}
+    rig.stop()
+
+
+@pytest.mark.slow
+def test_resync_requests_and_figures_reach_the_board(rig: Rig) -> None:
+    rig.start()
+    rig.put(clocks(0, 2))
+    wait_for(lambda: rig.word(Word.RESYNC_ASKED_BINANCE) == 1)
+    rig.put(book_start(2.1)[64:] + clocks(2.25, 31))
+    wait_for(lambda: rig.word(Word.HEAD_DEPTH) == 1 and rig.word(Word.DEPTH_FRAMES) == 1)
+    assert rig.word(Word.EVENTS) > 100 and rig.word(Word.SNAPSHOTS) == 1
+    assert rig.word(Word.BACKLOG) == 0 and rig.word(Word.LAST_INPUT_NS) > 0
+    rig.stop()
+
+
+@pytest.mark.slow
+@pytest.mark.covers("F8")
+def test_a_batch_that_killed_two_processes_is_put_aside(rig: Rig, tmp_path: Path) -> None:
+    # A record that kills the process cannot be made with data alone, so the test breaks one handler of this process.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os\n"
+        "if os.environ.get('POISON'):\n"
+        "    from mpengine.engine.core import SymbolCore\n"
+        "    SymbolCore._on_touch = lambda self, body, offset: os.kill(os.getpid(), 9)\n",
+        encoding="utf-8",
+    )
+    env = {"POISON": "1", "PYTHONPATH": str(tmp_path)}
+    poison = bytes([10]) + bytes(63)
+    rig.put(book_start() + clocks(0, 5))
+    rig.put(poison)
+    rig.put(clocks(6, 10))
+    for _ in range(2):
+        process = rig.start(**env)
+        process.communicate(timeout=20)
+        assert process.returncode == -signal.SIGKILL
+    rig.start(**env)
+    wait_for(lambda: rig.word(Word.QUARANTINED) == 1 and rig.word(Word.PROGRESS) > 10)
+    rig.stop()
+    (kept,) = (rig.paths.symbol_dir("BTC")).glob("quarantine-*.bin")
+    assert kept.read_bytes() == poison
+    assert rig.word(Word.GAPS) == 1
+
+
+@pytest.mark.slow
+def test_a_new_event_ring_is_noticed_and_counted_as_a_gap(rig: Rig) -> None:
+    rig.start()
+    rig.put(book_start() + clocks(0, 3))
+    wait_for(lambda: rig.word(Word.PROGRESS) > 10)
+    rig.writer.close()
+    rig.new_ring()
+    rig.seq = 0
+    rig.put(clocks(4, 6))
+    wait_for(lambda: rig.word(Word.GAPS) == 1 and rig.word(Word.EVENTS) > 20)
+    assert "replaced" in rig.stop()
+
+
+@pytest.mark.slow
+@pytest.mark.covers("T-M11")
+def test_a_damaged_checkpoint_is_moved_aside_and_the_engine_starts(rig: Rig) -> None:
+    rig.paths.symbol_dir("BTC").mkdir()
+    rig.paths.checkpoint("BTC").write_bytes(b"rubbish")
+    rig.start()
+    rig.put(book_start())
+    wait_for(lambda: rig.word(Word.PROGRESS) == 3)
+    log = rig.stop()
+    assert "checkpoint damaged" in log and "Traceback" in log
+    assert len(list(rig.paths.symbol_dir("BTC").glob("checkpoint.bad-*"))) == 1
+
+
+@pytest.mark.slow
+def test_the_last_word_of_a_stopped_engine(rig: Rig) -> None:
+    rig.start()
+    rig.put(book_start() + clock(7))
+    wait_for(lambda: rig.word(Word.PROGRESS) == 4)
+    rig.stop()
+    with DocumentReader.open(rig.paths.documents("BTC")) as reader:
+        slot = reader.latest(DocumentId.STATUS)
+        assert slot is not None
+        status = decode(slot.payload, StatusDocument)
+        assert (status.state, status.fatal_error, reader.writer_state().name) == ("stopped", None, "CLOSED")
+
+
+@pytest.mark.slow
+@pytest.mark.covers("A1-L17", "P6", "T-H3")
+def test_boot_failures_are_code_3_with_a_reason(rig: Rig, tmp_path: Path) -> None:
+    process = rig.start()
+    command = [sys.executable, "-m", "mpengine.engine.process", "--settings", str(rig.paths.settings), "--symbol", "BTC"]
+    second = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert second.returncode == 3 and "Locked" in second.stderr
+    process.kill()
+    process.communicate()
+    rig.paths.depth("BTC").rename(rig.paths.depth("BTC").with_name("x"))
+    rig.paths.candles("BTC").rename(rig.paths.depth("BTC"))
+    wrong = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert wrong.returncode == 3 and "Mismatch" in wrong.stderr and "Traceback" not in wrong.stderr
+
+
+def test_the_doorbell_list() -> None:
+    assert doorbell_of("ETH", "BTC=7,ETH=8") == 8
+    assert doorbell_of("SOL", "BTC=7,ETH=8") is None and doorbell_of("BTC", "") is None and doorbell_of("BTC", "BTC=x,") is None

@@ -1,0 +1,170 @@
+"""Publication at most once, and checkpoints that are whole, of this engine, or not used."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from unittest import mock
+
+import msgspec
+import pytest
+
+from mpengine.config import load
+from mpengine.engine import storage
+from mpengine.engine.core import CandleOut, DocumentOut, FrameOut, SymbolCore
+from mpengine.engine.storage import (
+    Checkpoint,
+    CheckpointError,
+    CheckpointThread,
+    Publisher,
+    config_digest,
+    encode_checkpoint,
+    load_checkpoint,
+    move_aside,
+)
+from shm.document import DocumentReader
+from shm.errors import Locked
+from shm.frame_ring import FrameReader
+from shm.paths import Paths
+from shm.record_ring import RecordReader
+from shm.records import CANDLE_DTYPE, DocumentId
+from tests.engine.events import clocks
+from tests.engine.test_core import book_start, chain
+
+SETTINGS = load("", {})
+
+
+def outputs(seconds: float) -> list[FrameOut | CandleOut | DocumentOut]:
+    core = SymbolCore("BTC", SETTINGS)
+    core.on_batch(book_start() + chain(0.5, seconds) + clocks(seconds, seconds))
+    return core.outputs()
+
+
+def test_what_was_published_before_a_restart_is_not_published_again(tmp_path: Path) -> None:
+    paths = Paths(tmp_path, tmp_path)
+    first = Publisher(paths, "BTC", event_clock=True)
+    first.publish(outputs(61))
+    assert (first.counts.depth, first.counts.candles, first.counts.repeated) == (2, 1, 0)
+    first.close()
+    second = Publisher(paths, "BTC", event_clock=True)
+    second.publish(outputs(121))
+    assert (second.counts.depth, second.counts.candles, second.counts.repeated) == (2, 1, 3)
+    second.close()
+    with FrameReader.open(paths.depth("BTC")) as depth, RecordReader.open(paths.candles("BTC"), CANDLE_DTYPE) as candles:
+        slots = depth.history(0, depth.head()).slots
+        assert [slot.frame_no for slot in slots] == [0, 1, 2, 3]
+        assert len({slot.ts_ns for slot in slots}) == 4
+        assert candles.head() == 2
+
+
+def test_a_refused_document_is_counted_and_the_others_go_out(tmp_path: Path) -> None:
+    publisher = Publisher(Paths(tmp_path, tmp_path), "BTC")
+    publisher.publish([DocumentOut(DocumentId.BOOK, b"x" * (1 << 20), 1), DocumentOut(DocumentId.BOOK, b"{}", 2)])
+    assert (publisher.counts.refused, publisher.counts.documents) == (1, 1)
+    publisher.close()
+    with DocumentReader.open(tmp_path / "BTC" / "documents") as reader:
+        slot = reader.latest(DocumentId.BOOK)
+        assert slot is not None and slot.payload == b"{}"
+
+
+def test_one_writer_per_symbol(tmp_path: Path) -> None:
+    publisher = Publisher(Paths(tmp_path, tmp_path), "BTC")
+    with pytest.raises(Locked):
+        Publisher(Paths(tmp_path, tmp_path), "BTC")
+    publisher.close()
+    Publisher(Paths(tmp_path, tmp_path), "BTC").close()
+
+
+def checkpoint(symbol: str = "BTC") -> Checkpoint:
+    core = SymbolCore(symbol, SETTINGS)
+    core.on_batch(book_start() + clocks(0, 10))
+    return Checkpoint(
+        symbol=symbol, config_digest=config_digest(SETTINGS, symbol), ring_uuid=7, position=99, sources={1: (3, 500)},
+        state=core.state_of(),
+    )  # fmt: skip
+
+
+def test_a_checkpoint_comes_back_whole(tmp_path: Path) -> None:
+    path, saved = tmp_path / "checkpoint", checkpoint()
+    assert load_checkpoint(path, "BTC", saved.config_digest) is None
+    path.write_bytes(encode_checkpoint(saved))
+    back = load_checkpoint(path, "BTC", saved.config_digest)
+    assert back is not None
+    assert (back.ring_uuid, back.position, back.sources) == (7, 99, {1: (3, 500)})
+    core = SymbolCore("BTC", SETTINGS)
+    core.restore(back.state)
+    assert storage.state_digest(core.state_of()) == storage.state_digest(saved.state)
+
+
+@pytest.mark.covers("T-M11")
+@pytest.mark.parametrize("damage", [lambda d: d[:-1], lambda d: d[:40], lambda d: b"", lambda d: b"X" + d[1:],
+                                    lambda d: d[:100] + bytes([d[100] ^ 1]) + d[101:]])  # fmt: skip
+def test_a_damaged_checkpoint_is_named_and_not_used(tmp_path: Path, damage: object) -> None:
+    path, saved = tmp_path / "checkpoint", checkpoint()
+    path.write_bytes(damage(encode_checkpoint(saved)))  # type: ignore[operator]
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint(path, "BTC", saved.config_digest)
+    assert caught.value.damaged
+    assert move_aside(path, 5 * 10**9).name == "checkpoint.bad-5" and not path.exists()
+
+
+@pytest.mark.parametrize("change", [{"symbol": "ETH"}, {"config_digest": "other"}, {"schema": 9}])
+def test_a_checkpoint_of_something_else_is_ignored(tmp_path: Path, change: dict[str, object]) -> None:
+    path = tmp_path / "checkpoint"
+    saved = checkpoint()
+    path.write_bytes(encode_checkpoint(msgspec.structs.replace(saved, **change)))
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint(path, "BTC", saved.config_digest)
+    assert not caught.value.damaged
+
+
+def test_settings_of_the_symbol_and_engine_decide_about_a_checkpoint() -> None:
+    digest = config_digest(SETTINGS, "BTC")
+    assert digest == config_digest(load("[api]\nport = 1\n[symbols.BTC]\n[symbols.ETH]\nstep = 2.0\n", {}), "BTC")
+    assert digest != config_digest(load("[symbols.BTC]\nstep = 10.0\n", {}), "BTC")
+    assert digest != config_digest(load("[engine]\nbook_prune_pct = 0.11\n", {}), "BTC")
+
+
+@pytest.mark.covers("A1-H1", "A2-M6", "E-L6")
+def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one_and_the_engine_alone(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint"
+    path.write_bytes(b"old")
+    tried = threading.Event()
+
+    def full(*_args: object, **_kwargs: object) -> None:
+        tried.set()
+        raise OSError(28, "No space left on device")
+
+    thread = CheckpointThread(path)
+    with mock.patch.object(storage, "write_atomic", full):
+        thread.submit(b"new", (1, 5))
+        assert tried.wait(10)
+        while not thread.errors:
+            os.sched_yield()
+    assert (path.read_bytes(), thread.done, thread.written) == (b"old", None, 0)
+    thread.submit(b"newer", (1, 6))
+    assert thread.stop()
+    assert (path.read_bytes(), thread.done, thread.written, thread.errors) == (b"newer", (1, 6), 1, 1)
+    assert [child.name for child in tmp_path.iterdir()] == ["checkpoint"]
+
+
+@pytest.mark.covers("A1-M18", "S-H4")
+def test_a_slow_disk_holds_nobody_up_and_the_newest_state_wins(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint"
+    entered, let_go, written = threading.Event(), threading.Event(), []
+
+    def slow(_path: Path, data: bytes) -> None:
+        entered.set()
+        assert let_go.wait(10)
+        written.append(data)
+
+    thread = CheckpointThread(path)
+    with mock.patch.object(storage, "write_atomic", slow):
+        thread.submit(b"1", (1, 1))
+        assert entered.wait(10)
+        for n in range(2, 50):
+            thread.submit(b"%d" % n, (1, n))  # returns at once although the disk hangs
+        let_go.set()
+        assert thread.stop()
+    assert (written, thread.done) == ([b"1", b"49"], (1, 49))
