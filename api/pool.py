@@ -28,7 +28,8 @@ from typing import Any, Final
 
 from gunicorn.glogging import Logger  # type: ignore[import-untyped]
 
-from mpengine.config import ApiSettings, ConfigError, Settings, decode
+from api.settings import read_settings, settings_path
+from mpengine.config import ApiSettings, ConfigError, Settings
 from shm import process_log
 from shm.board import BoardReader
 from shm.board_words import Role
@@ -36,7 +37,6 @@ from shm.errors import Missing, ShmError
 from shm.liveness import start_ticks
 from shm.process_shell import Exit, ProcessShell, die_with_parent
 
-SETTINGS_VARIABLE: Final = "MPENGINE_SETTINGS"
 MASTER: Final = "api-master"
 BEAT_S: Final = 0.25
 BIND_FOR_S: Final = 5.0
@@ -56,22 +56,6 @@ class PoolLogger(Logger):  # type: ignore[misc]
             logger.handlers.clear()
             logger.propagate = True
             logger.setLevel(self.loglevel)
-
-
-def read_settings(path: Path) -> Settings:
-    """Settings that the supervisor wrote. Raises ConfigError, also where the file cannot be read."""
-    try:
-        return decode(path.read_bytes())
-    except OSError as error:
-        raise ConfigError([f"{SETTINGS_VARIABLE}: cannot be read ({type(error).__name__})"]) from error
-
-
-def settings_path() -> Path:
-    """Where the environment says the settings are. Raises ConfigError where it does not say."""
-    try:
-        return Path(os.environ[SETTINGS_VARIABLE])
-    except KeyError:
-        raise ConfigError([f"{SETTINGS_VARIABLE}: is not set"]) from None
 
 
 @cache

@@ -1,0 +1,223 @@
+"""The application: routes, and the short way past Falcon for answers that are there already.
+
+    request -> exactly this path and query known, and its source unchanged? -> answer
+            -> Falcon: path, method, parameters -> cache by canonical key -> build from rings and documents
+
+`create_app` builds from what it is given; `get_app` is what gunicorn's workers call, each for itself after the fork.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from importlib import metadata
+from typing import Any, Final
+
+import falcon.asgi
+
+from api.bars import CandleBars
+from api.bodies import Headers
+from api.cache import Builder, Cache
+from api.clock import Clock
+from api.context import Context, Lifetime
+from api.depth import DepthFrames
+from api.errors import NO_STORE
+from api.health import Health
+from api.hooks import NOSNIFF, REQUEST_ID, Around, Counts, install_errors, request_ids, unexpected
+from api.media import JsonHandler
+from api.resources import candles, depth, depth_stats
+from api.resources.health import HealthResource, LiveResource, ReadyResource
+from api.resources.service import TimeResource
+from api.settings import read_settings, settings_path
+from api.sources import Sources
+from mpengine.config import Settings
+from shm.board_words import Word
+
+TURN_S: Final = 1.0
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+OnTurn = Callable[[Mapping[Word, int], Mapping[Word, int]], None]
+
+log = logging.getLogger("api.app")
+
+
+def routes(context: Context, health: Health) -> list[tuple[tuple[str, ...], object]]:
+    """(path and its aliases, resource); an alias is the same resource, so its answers are the same bytes."""
+    return [
+        (("/health", "/v1/health"), HealthResource(health)),
+        (("/livez",), LiveResource()),
+        (("/readyz",), ReadyResource(health)),
+        (("/time",), TimeResource(context.clock, health)),
+        ((depth.LATEST, "/v2/orderbook_heatmap_30s"), depth.Latest(context)),
+        ((depth.HISTORY, "/v2/orderbook_heatmap_30s_history"), depth.History(context)),
+        ((depth_stats.STATS, "/v2/orderbook_heatmap_30s_stats"), depth_stats.Stats(context)),
+        ((depth_stats.DEBUG, "/v2/orderbook_heatmap_30s_debug"), depth_stats.Debug(context)),
+        ((candles.ROUTE, "/v4/candles"), candles.Candles(context)),
+    ]
+
+
+class Service:
+    """The ASGI callable of one worker.
+
+    `on_turn(totals, levels)` is called once a second from the loop with the words of the board row; `on_stop()` when the worker
+    leaves. Both do nothing unless a worker sets them.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self.settings = context.settings
+        self.context = context
+        self.counts = Counts()
+        self.on_turn: OnTurn = lambda _totals, _levels: None
+        self.on_stop: Callable[[], None] = lambda: None
+        self._cache = context.cache
+        self._clock = context.clock
+        self._health = Health(context)
+        self._ids = request_ids()
+        self._falcon = self._build_falcon()
+
+    def _build_falcon(self) -> falcon.asgi.App[Any, Any]:
+        app = falcon.asgi.App(middleware=[Around(self.counts, self._ids)])
+        app.req_options.strip_url_path_trailing_slash = True
+        app.resp_options.media_handlers[falcon.MEDIA_JSON] = JsonHandler()
+        install_errors(app)
+        for paths, resource in routes(self.context, self._health):
+            for path in paths:
+                app.add_route(path, resource)
+        return app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        kind = scope["type"]
+        if kind == "http":
+            self.counts.requests += 1
+            if "raw_path" not in scope:
+                scope["raw_path"] = scope["path"].encode()
+            if scope["method"] in ("GET", "HEAD") and await self._known(scope, send):
+                return
+            await self._falcon(scope, receive, send)
+        elif kind == "lifespan":
+            await self._lifespan(receive, send)
+        else:
+            await self._falcon(scope, receive, send)
+
+    async def _known(self, scope: Scope, send: Send) -> bool:
+        """Answer from the cache if it has exactly this request."""
+        # PERF: this is the path of nearly every request of a busy worker. No parsing, no object of Falcon; a hit costs one
+        # lookup, two words of shared memory and the filling of the holes. Measured by bench/api.py.
+        answer = self._cache.hit((scope["raw_path"], scope["query_string"]))
+        if answer is None:
+            return False
+        now_ms = self._clock.wall_ns() // 1_000_000
+        tag = None
+        for name, value in scope["headers"]:
+            if name == b"if-none-match":
+                tag = value
+        try:
+            made = answer.respond(now_ms, now_ms, tag)
+        except Exception as error:  # noqa: BLE001  outside of Falcon, so its handlers do not see it
+            await self._fail(error, send)
+            return True
+        headers = made.headers
+        headers.append(NOSNIFF)
+        headers.append((REQUEST_ID, next(self._ids)))
+        await send({"type": "http.response.start", "status": made.status, "headers": headers})
+        chunks = made.chunks
+        if scope["method"] == "HEAD" or not chunks:
+            await send({"type": "http.response.body"})
+            return True
+        for chunk in chunks[:-1]:
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send({"type": "http.response.body", "body": chunks[-1]})
+        return True
+
+    async def _fail(self, error: Exception, send: Send) -> None:
+        answer = unexpected(error)
+        self.counts.add(answer.status)
+        body = answer.body()
+        headers: Headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(body)),
+            (b"cache-control", NO_STORE.encode("ascii")),
+            NOSNIFF,
+            (REQUEST_ID, next(self._ids)),
+        ]
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    # --- life of the worker -------------------------------------------------------------------------------------------
+
+    def refused(self, status: int) -> None:
+        """The connection has answered by itself: too large, too many."""
+        self.counts.requests += 1
+        self.counts.add(status)
+
+    def drain(self) -> None:
+        """The worker has been asked to stop."""
+        self.context.lifetime.stopping = True
+
+    def turn(self) -> None:
+        """Once a second: look for replaced files, tell the board."""
+        self.context.sources.check()
+        self._health.look()
+        counts, cache, sources = self.counts, self._cache, self.context.sources
+        totals = {
+            Word.HTTP_REQUESTS: counts.requests,
+            Word.HTTP_4XX: counts.client_errors,
+            Word.HTTP_5XX: counts.server_errors,
+            Word.CACHE_HITS: cache.hits,
+            Word.CACHE_MISSES: cache.misses,
+            Word.DIGEST_RETRIES: sources.retries(),
+            Word.LAPPED_READS: sources.lapped(),
+        }
+        self.on_turn(totals, {Word.CACHE_ENTRIES: len(cache), Word.CACHE_BYTES: cache.size})
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        # A turn that fails must not end a start: a failing lifespan stops the whole pool.
+        self._safe_turn()
+        turns = asyncio.create_task(self._turns())
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        turns.cancel()
+        self.context.builder.close()
+        self.context.sources.close()
+        self.on_stop()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _turns(self) -> None:
+        while True:
+            await asyncio.sleep(TURN_S)
+            self._safe_turn()
+
+    def _safe_turn(self) -> None:
+        try:
+            self.turn()
+        except Exception:  # the next turn may go well; the log tells each kind once per 10 s
+            log.exception("a turn failed")
+
+
+def create_app(settings: Settings, sources: Sources | None = None, clock: Clock | None = None) -> Service:
+    """The application over the files of `settings`. Opens nothing before its start-up or its first request."""
+    clock = clock or Clock()
+    sources = sources or Sources(settings, clock)
+    api = settings.api
+    return Service(
+        Context(
+            settings=settings,
+            sources=sources,
+            depth={name: DepthFrames(files) for name, files in sources.symbols.items()},
+            candles={name: CandleBars(files.candles) for name, files in sources.symbols.items()},
+            cache=Cache(entries=api.cache_entries, size=api.cache_bytes, body=api.cache_body_bytes),
+            builder=Builder(sources.borrowed),
+            clock=clock,
+            lifetime=Lifetime(clock.wall_ns()),
+            build=metadata.version("mpengine"),
+        )
+    )
+
+
+def get_app() -> Service:
+    """The application of the settings file named by MPENGINE_SETTINGS. Raises ConfigError."""
+    return create_app(read_settings(settings_path()))

@@ -1,0 +1,37 @@
+"""What `create_app` hands to the resources."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from api.bars import CandleBars
+from api.cache import Builder, Cache
+from api.clock import Clock
+from api.depth import DepthFrames
+from api.sources import Sources
+from mpengine.config import Settings
+
+
+@dataclass(slots=True)
+class Lifetime:
+    """When this process began, and whether it is being stopped."""
+
+    started_ns: int
+    stopping: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Settings, files, decoded frames and bars by symbol, cache, builder, clock, lifetime and version of one
+    worker."""
+
+    settings: Settings
+    sources: Sources
+    depth: Mapping[str, DepthFrames]
+    candles: Mapping[str, CandleBars]
+    cache: Cache
+    builder: Builder
+    clock: Clock
+    lifetime: Lifetime
+    build: str

@@ -1,0 +1,91 @@
+"""Frames and book of one symbol as the depth endpoints need them: decoded once, kept while they are what the file holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Final
+
+from api.documents import Published, published
+from api.sources import Stamp, SymbolSources
+from api.views import DepthFrame, DepthRow, decode_frame, decode_rows
+from mpengine.schemas import BookDocument
+from shm.frame_ring import FrameReader
+from shm.records import DocumentId
+
+CHUNK: Final = 32  # frames decoded at once: 256 KiB stay in the cache of the processor, and the loop's thread gets its turns
+
+
+class DepthFrames:
+    """Decoded frames of one symbol. `newest` is the loop's, `rows` the builder's: they share nothing but the reader."""
+
+    def __init__(self, sources: SymbolSources) -> None:
+        self._sources = sources
+        self._newest_stamp: Stamp | None = None
+        self._newest: DepthFrame | None = None
+        self._rows: dict[int, DepthRow] = {}
+        self._file: tuple[int, int] = (0, 0)
+
+    def stamp(self) -> tuple[Stamp, Stamp]:
+        """Identity of frames and book: what an answer with both is valid for."""
+        return self._sources.depth.stamp(), self._sources.documents.stamp(DocumentId.BOOK)
+
+    def newest(self) -> DepthFrame | None:
+        """The newest frame; None while there is none that can be read."""
+        stamp = self._sources.depth.stamp()
+        if stamp != self._newest_stamp:
+            reader = self._sources.depth.reader
+            self._newest = None if reader is None else _read_newest(reader)
+            self._newest_stamp = stamp
+        return self._newest
+
+    def rows(self, count: int) -> list[DepthRow]:
+        """The newest `count` frames that can be read, oldest first. Only those not seen yet are read and decoded."""
+        reader = self._sources.depth.reader
+        if reader is None:
+            return []
+        # A new epoch means that a writer has repaired the file, and numbers may have been used again: nothing is kept then.
+        if (file := (reader.uuid, reader.epoch())) != self._file:
+            self._rows, self._file = {}, file
+        head = reader.head()
+        start = max(0, head - count)
+        for first, stop in _runs([number for number in range(start, head) if number not in self._rows]):
+            self._rows.update((row.number, row) for row in decode_rows(reader.bulk(first, stop).rows))
+        for number in [number for number in self._rows if number < head - reader.spec.slots]:
+            del self._rows[number]
+        return [self._rows[number] for number in range(start, head) if number in self._rows]
+
+    def oldest_ms(self) -> int:
+        """Start of the oldest frame that can be read, epoch ms; 0 without one."""
+        reader = self._sources.depth.reader
+        if reader is None:
+            return 0
+        head = reader.head()
+        oldest = max(reader.first(), head - reader.spec.slots)
+        # The oldest ones are the next to be overwritten, so one of them may be gone by now.
+        rows = reader.bulk(oldest, min(head, oldest + CHUNK)).rows
+        decoded = decode_rows(rows[:1])
+        return decoded[0].open_ms if decoded else 0
+
+    def book(self, frame_no: int | None) -> Published[BookDocument] | None:
+        """The book document of frame `frame_no` if there is one, else the newest; None for neither."""
+        reader = self._sources.documents.reader
+        if reader is None or DocumentId.BOOK not in reader.documents():
+            return None
+        slot = None if frame_no is None else reader.linked(DocumentId.BOOK, frame_no)
+        return published(slot or reader.latest(DocumentId.BOOK), BookDocument)
+
+
+def _read_newest(reader: FrameReader) -> DepthFrame | None:
+    head = reader.head()
+    rows = reader.bulk(head - 2, head).rows
+    return decode_frame(rows[-1:]) if len(rows) else None
+
+
+def _runs(numbers: list[int]) -> Iterator[tuple[int, int]]:
+    """Ascending numbers as ranges (first, stop) without holes, at most CHUNK long."""
+    begins = [0, *(index for index, (one, two) in enumerate(pairwise(numbers), 1) if two != one + 1), len(numbers)]
+    for begin, end in pairwise(begins):
+        for low in range(begin, end, CHUNK):
+            high = min(low + CHUNK, end)
+            yield numbers[low], numbers[high - 1] + 1

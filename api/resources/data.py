@@ -1,0 +1,47 @@
+"""What every data endpoint does alike: find or build the answer, make a response of it, hand it to Falcon."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from falcon.asgi import Request, Response
+
+from api.bodies import JOIN_BELOW
+from api.cache import Build, Builder, Current, Key
+from api.context import Context
+
+
+class DataResource:
+    """Base of the data endpoints."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+
+    async def answer(
+        self,
+        req: Request,
+        resp: Response,
+        key: Key,
+        current: Current,
+        build: Build,
+        received_ms: int,
+        builder: Builder | None = None,
+    ) -> None:
+        """Answer from the cache. `key` begins with the route; `build` makes the answer, in `builder`'s thread if given."""
+        spelling = (req.scope["raw_path"], req.scope["query_string"])
+        found = await self.context.cache.obtain(key, current, build, spelling, builder)
+        header = req.get_header("If-None-Match")
+        made = found.respond(received_ms, self.context.clock.wall_ms(), None if header is None else header.encode("latin-1"))
+        resp.status = made.status
+        for name, value in made.headers:
+            resp.set_header(name.decode("ascii"), value.decode("ascii"))
+        if sum(map(len, made.chunks)) < JOIN_BELOW:
+            resp.data = b"".join(made.chunks)
+        else:
+            resp.stream = _each(made.chunks)
+
+
+async def _each(chunks: list[bytes]) -> AsyncIterator[bytes]:
+    """Shared segments one by one: many slow readers of one large body hold it once."""
+    for chunk in chunks:
+        yield chunk

@@ -1,0 +1,245 @@
+"""What the tests put into rings and documents: frames, bars and states that are easy to check by hand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from api.app import Service, create_app
+from api.clock import Clock
+from mpengine import schemas
+from mpengine.config import Settings
+from mpengine.schemas import BookDocument, BookStats, FeedsDocument, StatusDocument, VenueFeed
+from shm.document import DocumentWriter
+from shm.frame_ring import FrameWriter
+from shm.frames import Frame, encode
+from shm.grid import frame_grid
+from shm.layout import candles_spec, depth_spec, documents_spec, feeds_spec, liquidation_spec
+from shm.record_ring import RecordWriter
+from shm.records import CANDLE_DTYPE, RECORD_SCHEMA, CandleField, Coverage, DocumentId, FrameKind, Venue
+
+NOW_MS = 1_795_200_000_000  # a whole minute
+SLOT_MS = 30_000
+MS = 1_000_000
+SECOND_NS = 1_000_000_000
+
+
+@dataclass
+class FakeClock:
+    """Both clocks, moved by the test."""
+
+    now_ms: int = NOW_MS
+    monotonic_ns: int = 10**12
+
+    def clock(self) -> Clock:
+        return Clock(lambda: self.now_ms * MS, lambda: self.monotonic_ns)
+
+    def advance(self, seconds: float) -> None:
+        self.now_ms += int(seconds * 1000)
+        self.monotonic_ns += int(seconds * SECOND_NS)
+
+
+def planes(count: int, seed: int = 1) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Random USD per bucket, half of the cells empty as in a real book: bids below, asks above the middle."""
+    rng = np.random.default_rng(seed)
+    cells = rng.exponential(50_000.0, (2, count))
+    middle = count // 2
+    cells[0, middle + 1 :] = 0.0
+    cells[1, :middle] = 0.0
+    return cells
+
+
+def depth_frame(
+    open_ms: int, *, src: float = 65_892.725, step: float = 20.0, seed: int = 1, cells: Any = None, origin: int | None = None
+) -> Frame:
+    """A 30 s frame around `src` (grid of +/- 10 % unless `cells` and `origin` are given)."""
+    first, count, _ = frame_grid(src, step, 0.10)
+    usd = planes(count, seed) if cells is None else np.array(cells, np.float64)
+    return Frame(
+        kind=FrameKind.DEPTH,
+        open_ts_ns=open_ms * MS,
+        close_ts_ns=(open_ms + SLOT_MS) * MS,
+        venue_ts_ns=(open_ms + SLOT_MS - 100) * MS,
+        reference=src,
+        origin=first if origin is None else origin,
+        step=step,
+        norm_a=1.0,
+        norm_b=2.0,
+        total_a=float(usd[0].sum()),
+        total_b=float(usd[1].sum()),
+        coverage=Coverage.NONE,
+        venues=Venue.BINANCE.bit,
+        samples=30,
+        planes=usd,
+    )
+
+
+def liquidation_frame(close_ms: int, src: float = 65_892.725, step: float = 20.0) -> Frame:
+    """A minute frame of four planes."""
+    first, count, _ = frame_grid(src, step, 0.10)
+    return Frame(
+        kind=FrameKind.LIQUIDATION,
+        open_ts_ns=(close_ms - 60_000) * MS,
+        close_ts_ns=close_ms * MS,
+        venue_ts_ns=close_ms * MS,
+        reference=src,
+        origin=first,
+        step=step,
+        norm_a=1.0,
+        norm_b=2.0,
+        total_a=1.0,
+        total_b=1.0,
+        coverage=Coverage.NONE,
+        venues=Venue.BINANCE.bit,
+        samples=1,
+        planes=np.ones((4, count)),
+    )
+
+
+def candle(open_ms: int, price: float = 100.0, **values: Any) -> Any:
+    """A minute bar with every optional value present, unless `present` says otherwise."""
+    bar = np.zeros((), CANDLE_DTYPE)
+    bar["schema"], bar["minutes"] = RECORD_SCHEMA, 1
+    bar["open_ts_ns"], bar["close_ts_ns"] = open_ms * MS, (open_ms + 60_000) * MS
+    for name in ("open", "high", "low", "close", "src", "mark"):
+        bar[name] = price
+    bar["present"] = CandleField.MARK | CandleField.OI | CandleField.OI_DELTA | CandleField.FUNDING
+    for name, value in values.items():
+        bar[name] = value
+    return bar
+
+
+def book_stats(**values: Any) -> BookStats:
+    """A synchronised book."""
+    defaults: dict[str, Any] = {
+        "state": "synced",
+        "best_bid": 65_892.7,
+        "best_ask": 65_892.8,
+        "total_bid_usd": 1.5,
+        "total_ask_usd": 2.5,
+        "last_gap_type": "",
+        "max_sync_duration_s": 0.8,
+        "last_update_ns": NOW_MS * MS,
+        "synced_since_ns": (NOW_MS - 3_600_000) * MS,
+    }
+    names = (name for name in BookStats.__struct_fields__ if name not in defaults)
+    return BookStats(**{**defaults, **{name: index for index, name in enumerate(names, 1)}, **values})
+
+
+def status_document(symbol: str, **values: Any) -> StatusDocument:
+    """A live engine."""
+    defaults: dict[str, Any] = {name: None for name in StatusDocument.__struct_fields__}
+    defaults |= {
+        "schema_version": schemas.DOCUMENT_SCHEMA,
+        "symbol": symbol,
+        "written_ns": NOW_MS * MS,
+        "state": "live",
+        "engine_ns": NOW_MS * MS,
+        "data_since_ns": (NOW_MS - 7_200_000) * MS,
+        "tick": 0.1,
+        "minutes_rolled": 1,
+        "minutes_skipped": 0,
+        "depth_frames": 1,
+        "depth_slots_empty": 0,
+        "counters": {},
+        "errors": [],
+    }
+    return StatusDocument(**{**defaults, **values})
+
+
+def venue_feed(state: Any = "LIVE", **values: Any) -> VenueFeed:
+    """One venue as ingest sees it."""
+    defaults: dict[str, Any] = {
+        "state": state,
+        "last_ms": NOW_MS,
+        "reconnects": 0,
+        "connections": 2,
+        "parse_errors": 0,
+        "rest_errors": 0,
+        "rest_paused_until_ms": None,
+        "used_weight": None,
+        "liquidations": "largest_1s",
+        "last_error": None,
+        "streams": {},
+    }
+    return VenueFeed(**{**defaults, **values})
+
+
+@dataclass
+class World:
+    """Writers of one instance, opened when they are first used."""
+
+    settings: Settings
+    clock: FakeClock = field(default_factory=FakeClock)
+    _open: dict[Path, Any] = field(default_factory=dict)
+
+    def app(self) -> Service:
+        """An application over these files, on the test's clock."""
+        return create_app(self.settings, clock=self.clock.clock())
+
+    def depth(self, symbol: str = "BTC") -> FrameWriter:
+        path = self.settings.paths.depth(symbol)
+        return self._get(path, lambda: FrameWriter.open(path, depth_spec(symbol)))
+
+    def liquidation(self, symbol: str = "BTC") -> FrameWriter:
+        path = self.settings.paths.liquidation(symbol)
+        return self._get(path, lambda: FrameWriter.open(path, liquidation_spec(symbol)))
+
+    def candles(self, symbol: str = "BTC") -> RecordWriter:
+        path = self.settings.paths.candles(symbol)
+        return self._get(path, lambda: RecordWriter.open(path, candles_spec(symbol), CANDLE_DTYPE))
+
+    def documents(self, symbol: str = "BTC") -> DocumentWriter:
+        path = self.settings.paths.documents(symbol)
+        return self._get(path, lambda: DocumentWriter.open(path, documents_spec(symbol)))
+
+    def feeds(self) -> DocumentWriter:
+        path = self.settings.paths.feeds
+        return self._get(path, lambda: DocumentWriter.open(path, feeds_spec()))
+
+    def add_depth(self, frame: Frame, symbol: str = "BTC") -> int:
+        """Publish a frame one second after its window."""
+        ring = self.depth(symbol)
+        return ring.publish(encode(frame), ts_ns=frame.close_ts_ns, kind=frame.kind, published_ns=frame.close_ts_ns + SECOND_NS)
+
+    def add_history(self, count: int, symbol: str = "BTC", *, last_open_ms: int | None = None, **values: Any) -> None:
+        """`count` frames, one per slot, the newest one just closed."""
+        newest = self.clock.now_ms - SLOT_MS if last_open_ms is None else last_open_ms
+        for index in range(count):
+            open_ms = newest - (count - 1 - index) * SLOT_MS
+            self.add_depth(depth_frame(open_ms, seed=index, **values), symbol)
+
+    def add_candle(self, bar: Any, symbol: str = "BTC") -> int:
+        return self.candles(symbol).append(bar, ts_ns=int(bar["close_ts_ns"]))
+
+    def add_book(self, symbol: str = "BTC", *, link: int = 0, written_ms: int | None = None, **books: BookStats) -> int:
+        written_ns = (self.clock.now_ms if written_ms is None else written_ms) * MS
+        document = BookDocument(symbol=symbol, written_ns=written_ns, books=books or {"binance": book_stats()})
+        data = schemas.encode(document)
+        return self.documents(symbol).publish(DocumentId.BOOK, data, ts_ns=written_ns, link=link, published_ns=written_ns)
+
+    def add_status(self, symbol: str = "BTC", **values: Any) -> int:
+        data = schemas.encode(status_document(symbol, **values))
+        return self.documents(symbol).publish(DocumentId.STATUS, data, ts_ns=0, published_ns=self.clock.now_ms * MS)
+
+    def add_feeds(self, **venues: VenueFeed) -> int:
+        now_ns = self.clock.now_ms * MS
+        data = schemas.encode(FeedsDocument(written_ns=now_ns, venues=venues or {"binance": venue_feed()}))
+        return self.feeds().publish(DocumentId.FEEDS, data, ts_ns=now_ns, published_ns=now_ns)
+
+    def reopen(self, path: Path) -> None:
+        """Close a writer, so that the next use attaches anew: another epoch."""
+        self._open.pop(path).close()
+
+    def close(self) -> None:
+        for writer in self._open.values():
+            writer.close()
+        self._open.clear()
+
+    def _get(self, path: Path, open_writer: Any) -> Any:
+        if path not in self._open:
+            self._open[path] = open_writer()
+        return self._open[path]
