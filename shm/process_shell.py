@@ -176,8 +176,7 @@ class ProcessShell:
             raise BootFailure(f"the supervisor (process {self._parent}) is gone")
 
     def _measure(self) -> None:
-        self.row.set(Word.RSS_BYTES, rss_bytes())
-        self.row.set(Word.OPEN_FDS, open_descriptors())
+        measure_into(self.row)
         self.row.set(Word.LOG_ERRORS, self.log.errors + self.log.dropped)
         if self._parent and os.getppid() != self._parent:
             self.request_stop("the supervisor is gone")
@@ -208,6 +207,16 @@ def die_with_parent(parent: int) -> None:
         log.warning("PR_SET_PDEATHSIG was refused: %s", os.strerror(ctypes.get_errno()))
     if os.getppid() != parent:
         raise BootFailure(f"the parent (process {parent}) is gone")
+
+
+def measure_into(row: Row) -> None:
+    """Store memory and descriptors of this process; the words keep their values where they cannot be read."""
+    try:
+        row.set(Word.OPEN_FDS, open_descriptors())
+        row.set(Word.RSS_BYTES, rss_bytes())
+    except OSError as error:
+        # Reading takes a descriptor. A process that has none left must go on, and say so.
+        log.warning("memory and descriptors cannot be read: %s", error.strerror)
 
 
 def rss_bytes() -> int:

@@ -156,6 +156,12 @@ class Child:
         except ProcessLookupError:
             pass  # ended, and about to be reaped
 
+    def dump(self) -> None:
+        """Ask for the stacks of all its threads; faulthandler writes them even from an endless loop."""
+        if self.life is not None:
+            self.life.output.refill()
+            self.send(signal.SIGUSR1)
+
     def kill(self, reason: HangReason) -> None:
         """SIGKILL, with the reason on the board."""
         if self.killed:

@@ -39,6 +39,8 @@ class Keeper:
         self.children = [Child(spec, runtime.board.supervisor_view(spec.row)) for spec in plan.processes]
         self.stopping = False
         self.lives = 0
+        workers = [row for row, name in enumerate(plan.rows) if name.role is Role.API_WORKER]
+        self._workers = [runtime.board.supervisor_view(row) for row in workers]
         self._runtime = runtime
         self._around = Surroundings(environment, runtime.doorbells, _forward)
         self._selector = selector
@@ -64,6 +66,10 @@ class Keeper:
     def of(self, role: Role) -> list[Child]:
         """Children of one role."""
         return [child for child in self.children if child.spec.role is role]
+
+    def answers(self) -> bool:
+        """At least one worker of the API has come up: gunicorn's master is LIVE as soon as it listens."""
+        return any(worker.get(Word.STATE) == State.LIVE for worker in self._workers)
 
     def standings(self, role: Role) -> tuple[Standing, ...]:
         """For the escalation: since when each child of the role is given up."""
@@ -197,7 +203,7 @@ class Keeper:
             log.error("%s hangs: %s; stack dump, then SIGKILL", child.spec.name, policy.HANG_TEXTS[reason])
             child.hang = reason
             child.enter(State.HUNG, now_ns)
-            child.send(signal.SIGUSR1)
+            child.dump()
         elif verdict is Verdict.KILL:
             log.error("%s is killed: %s", child.spec.name, policy.HANG_TEXTS[reason])
             child.enter(State.HUNG, now_ns)

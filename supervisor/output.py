@@ -44,6 +44,10 @@ class OutputPump:
             self._split(data, now_ns)
         return True
 
+    def refill(self) -> None:
+        """The lines that come now were asked for: a flood before them must not hide a stack dump."""
+        self._lines = 0
+
     def close(self, now_ns: int) -> None:
         """Read what the ended child has left (a pipe holds no more than that), then close."""
         self.read(now_ns, reads=64)

@@ -173,7 +173,7 @@ class Supervisor:
     def _dump_all(self) -> None:
         log.info("stack dumps of all children follow")
         for child in self._keeper.children:
-            child.send(signal.SIGUSR1)
+            child.dump()
 
     def _reload(self, now_ns: int) -> None:
         """SIGHUP: check first, then touch. Refused settings change nothing."""

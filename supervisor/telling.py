@@ -9,7 +9,7 @@ from typing import Any, Final
 from shm import process_log
 from shm.board import BoardRow
 from shm.board_words import Role, State, Word
-from shm.process_shell import open_descriptors, rss_bytes
+from shm.process_shell import measure_into
 from supervisor import policy
 from supervisor.children import Child
 from supervisor.exitcodes import describe
@@ -44,8 +44,7 @@ class OwnRow:
         if now_ns - self._measured_ns < MEASURE_NS:
             return
         self._measured_ns = now_ns
-        self._row.set(Word.RSS_BYTES, rss_bytes())
-        self._row.set(Word.OPEN_FDS, open_descriptors())
+        measure_into(self._row)
         if handler := process_log.current():
             self._row.set(Word.LOG_ERRORS, handler.errors + handler.dropped)
 
@@ -92,7 +91,7 @@ def serving(keeper: Keeper) -> bool:
     if not all(child.state in (State.LIVE, State.FAILED) for child in keeper.children):
         return False
     others = (child for child in keeper.children if child.spec.role is not Role.ENGINE)
-    return all(child.state is State.LIVE for child in others) and worth_feeding(keeper)
+    return all(child.state is State.LIVE for child in others) and keeper.answers() and worth_feeding(keeper)
 
 
 def worth_feeding(keeper: Keeper) -> bool:
