@@ -27,6 +27,9 @@ SAMPLE: Final = 200
 REST: Final = "rest"
 """Name of the connection under which captures keep REST replies."""
 
+HOLD_LIMIT: Final = 100_000
+"""Messages that wait for the reply to a snapshot request at most."""
+
 log = logging.getLogger("mpengine.ingest")
 
 Later = Callable[[float, Callable[[], None]], object]
@@ -81,6 +84,12 @@ class Intake:
     def message(self, feed: Feed, life: Life, payload: bytes, recv_ns: int) -> None:
         """One message of a socket, received at `recv_ns` (wall clock)."""
         self._take(feed, life, payload, recv_ns)
+
+    def asked(self, call: RestCall) -> None:
+        """A REST request goes out; `answered` follows, whatever becomes of it."""
+
+    def answered(self, call: RestCall) -> None:
+        """The request has ended; its reply, if there was one, was handed in before."""
 
     def reply(self, feed: Feed, call: RestCall, status: int, body: bytes, recv_ns: int, key: Key | None = None) -> None:
         """Body of a REST reply that was judged OK. `key`: its place in the capture it was served from, if it says so."""
@@ -180,7 +189,8 @@ class StampedIntake(Intake):
     """Takes messages that carry `recv_ns` and `line`, in the order of the capture that they are served from.
 
     Time is the capture's: ticks come from its grid, and ends of connections carry the time of the newest message given out.
-    Messages without a stamp (answers to probes and subscriptions) pass at once.
+    Messages without a stamp (answers to probes and subscriptions) pass at once. While a snapshot is asked for nothing is given out:
+    its place is known only with its reply, and the messages behind it must not be faster.
     """
 
     def __init__(
@@ -191,6 +201,7 @@ class StampedIntake(Intake):
         self._merge: Merge[Callable[[], None] | None] = Merge(_source(feed, plan.name) for feed in feeds for plan in feed.plans)
         self._grid = ClockGrid(interval_ns)
         self._now_ns = 0
+        self._asking = 0
 
     def opened(self, feed: Feed, life: Life, recv_ns: int) -> None:
         """As in `Intake`, at the time that has been reached."""
@@ -226,10 +237,21 @@ class StampedIntake(Intake):
         self._merge.push(key, lambda: self._take_reply(feed, call, status, body, key.recv_ns))
         self._give()
 
+    def asked(self, call: RestCall) -> None:
+        """Hold everything for a snapshot."""
+        self._asking += call.interval_s is None
+
+    def answered(self, call: RestCall) -> None:
+        """Go on."""
+        self._asking -= call.interval_s is None
+        self._give()
+
     def tick(self, wall_ns: int) -> None:
         """Nothing: the capture's time moves with its messages."""
 
     def _give(self) -> None:
+        if self._asking and self._merge.waiting < HOLD_LIMIT:
+            return
         for key, take in self._merge.ready():
             for tick_ns in self._grid.until(key.recv_ns):
                 super().tick(tick_ns)

@@ -80,10 +80,14 @@ class Poller:
         if policy.wait_ns(call, time.monotonic_ns()) != 0:
             return None
         policy.sent(call, time.monotonic_ns())
-        reply, verdict = await self._exchange(call)
-        policy.settle(call, verdict, time.monotonic_ns())
-        if reply is not None:
-            self._deliver(call, reply, verdict)
+        self._intake.asked(call)
+        try:
+            reply, verdict = await self._exchange(call)
+            policy.settle(call, verdict, time.monotonic_ns())
+            if reply is not None:
+                self._deliver(call, reply, verdict)
+        finally:
+            self._intake.answered(call)
         if verdict.result is not RestResult.OK:
             self._note_trouble(call, verdict, reply)
         return verdict.result

@@ -200,12 +200,14 @@ class Ingest:
 
     def _wishes(self, feed: Feed) -> BoardWishes | RecordWishes:
         """Where snapshot requests come from: the engines' rows; without a board the needs of a recording."""
-        from mpengine.ingest.snapshots import BoardWishes, RecordWishes
+        from mpengine.ingest.snapshots import BoardWishes, RecordWishes, book_flows
 
         if self._board is None:
             return RecordWishes(feed)
         rows = {symbol: row for symbol in self._settings.symbols if (row := self._board.row_of(f"engine-{symbol}")) is not None}
-        return BoardWishes(self._board, rows, feed.module.venue)
+        if self._settings.ingest.receive_clock == "sender":
+            return BoardWishes(self._board, rows, feed.module.venue)  # the stamp of a recorded snapshot says where it belongs
+        return BoardWishes(self._board, rows, feed.module.venue, lambda symbol: book_flows(feed, symbol))
 
     async def _forever(self, name: str, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """An error that nobody foresaw ends one part of one venue, for a second."""

@@ -155,11 +155,16 @@ class Words(Protocol):
 
 
 class BoardWishes:
-    """Requests that engines put on the board. `rows`: symbol -> number of its engine's row."""
+    """Requests that engines put on the board. `rows`: symbol -> number of its engine's row.
 
-    def __init__(self, board: Words, rows: dict[str, int], venue: int) -> None:
+    A request waits until `flows(symbol)`: a snapshot that is older than the first diff of the connection cannot be joined to it,
+    and the next one may only be asked for after the interval.
+    """
+
+    def __init__(self, board: Words, rows: dict[str, int], venue: int, flows: Callable[[str], bool] = lambda symbol: True) -> None:
         self._board = board
         self._rows = rows
+        self._flows = flows
         self._word = resync_word(venue)
         self._seen = dict.fromkeys(rows, 0)
 
@@ -168,11 +173,21 @@ class BoardWishes:
         wanted = []
         for symbol, row in self._rows.items():
             value = self._board.get(row, self._word)
-            if value != self._seen[symbol]:
+            if value != self._seen[symbol] and (not value or self._flows(symbol)):
                 self._seen[symbol] = value
                 if value:  # 0: the engine has begun anew and asks for nothing
                     wanted.append(symbol)
         return wanted
+
+
+def book_flows(feed: Feed, symbol: str) -> bool:
+    """Whether an open connection has delivered diffs of a symbol's book (`spec: exchanges` 3.5: at least two, then the snapshot)."""
+    return any(
+        life_stats[stream.name].messages >= ENOUGH_DIFFS
+        for life in feed.lives.values()
+        for stream in life.plan.streams
+        if stream.kind is Kind.DEPTH and stream.symbol == symbol and stream.name in (life_stats := feed.module.stats(life.name))
+    )
 
 
 class RecordWishes:

@@ -206,6 +206,18 @@ def test_a_stamped_reply_takes_its_place_and_an_unstamped_one_the_present() -> N
     assert [d.fields["recv_ts_ns"] for d in decoded if d.kind.name == "OPEN_INTEREST"] == [1_020, 1_030]
 
 
+def test_nothing_overtakes_a_snapshot_that_is_asked_for() -> None:
+    rig, depth = StampedRig(), RestCall("depth", "BTC", "/depth", 20)
+    for call in (CALL, depth):  # a poll holds nothing up
+        rig.intake.asked(call)
+    for n, life, stream in ((1, rig.public, "depth"), (3, rig.public, "depth"), (4, rig.market, "trades")):
+        rig.intake.message(rig.feed, life, stamped(n, 1_000 + n, stream), 9)
+    assert rig.ticks_and_numbers() == []
+    rig.intake.reply(rig.feed, depth, 200, b"{}", 9, Key(1_002, 2))
+    rig.intake.answered(depth)
+    assert rig.ticks_and_numbers() == [-1_000, 1, 0, 3]
+
+
 def test_unstamped_messages_pass_and_the_wall_clock_moves_nothing() -> None:
     rig = StampedRig()
     rig.intake.message(rig.feed, rig.public, b"pong", 9)
