@@ -170,17 +170,20 @@ class DepthFeed:
     event as often as between two, as in real life.
     """
 
-    def __init__(self, symbol: SymbolMarket, formats: Formats, speed: str, phase: int) -> None:
+    def __init__(self, formats: Formats, speed: str, phase: int) -> None:
         self._formats = formats
         self._interval_ns = SPEEDS_MS[speed or DEPTH_DEFAULT] * MS
         self._phase = phase
-        self._previous = symbol.last_id
-        self._due_ns = self._following(symbol.now_ns)
+        self._previous = 0  # 0: nothing seen yet; the chain begins with the first step after the subscription
+        self._due_ns = 0
         self._first = 0
         self._bids: dict[int, int] = {}
         self._asks: dict[int, int] = {}
 
     def emit(self, changes: Changes) -> Iterator[str]:
+        if not self._previous:
+            self._previous = changes.batches[0].previous_id
+            self._due_ns = self._following(changes.ts_ns - 1)
         for index, batch in enumerate(changes.batches):
             self._first = self._first or batch.first_id
             self._bids.update(batch.bids)
@@ -207,16 +210,17 @@ class DepthFeed:
 class PartialDepthFeed:
     """`<s>@depth5|10|20@<speed>`: the best levels, best first, with ids of the same space as the diffs."""
 
-    def __init__(self, symbol: SymbolMarket, formats: Formats, levels: int, speed: str) -> None:
+    def __init__(self, formats: Formats, levels: int, speed: str) -> None:
         self._formats = formats
         self._levels = levels
         self._interval_ns = max(100, SPEEDS_MS[speed or DEPTH_DEFAULT]) * MS
-        self._due_ns = symbol.now_ns
-        self._previous = symbol.last_id
+        self._due_ns = 0
+        self._previous = 0
 
     def emit(self, changes: Changes) -> Iterator[str]:
         if changes.ts_ns < self._due_ns:
             return
+        self._previous = self._previous or changes.batches[0].previous_id
         self._due_ns = (changes.ts_ns // self._interval_ns + 1) * self._interval_ns
         form, book, last = self._formats, changes.symbol.book, changes.batches[-1]
         yield (
@@ -463,11 +467,10 @@ class BinanceWire:
 
     def _feed(self, symbol: str, family: str, speed: str) -> Feed:
         form = self._formats[symbol]
-        market = self._symbols[form.name.lower()]
         if family == "depth":
-            return DepthFeed(market, form, speed, self._phases[symbol])
+            return DepthFeed(form, speed, self._phases[symbol])
         if family.startswith("depth"):
-            return PartialDepthFeed(market, form, int(family[5:]), speed)
+            return PartialDepthFeed(form, int(family[5:]), speed)
         if family == "markPrice":
             return MarkFeed(form, speed)
         return PLAIN_FEEDS[family](form)

@@ -21,7 +21,7 @@ SPREAD_OF_SIZES: Final = 0.9  # sigma of the log quantity
 ROUND: Final = 0.001  # walls at the round prices of this part of the price; larger ones at every tenth of them
 FOLLOW_NEAR: Final = 6
 FOLLOW_RANDOM: Final = 10
-SWEEP_EVERY: Final = 50  # steps
+SWEEP_EVERY: Final = 150  # steps
 SWEEP_BATCH: Final = 12
 
 
@@ -69,9 +69,9 @@ class Makers:
 
     def follow(self, book: Book, bid: int, ask: int) -> None:
         """Move the touch to (bid, ask), bid < ask: cancel what is in the way, fill what the price left behind."""
-        book.bids.retreat(min(bid, book.asks.best - 1) if book.asks.best <= bid else bid)
+        book.bids.retreat(bid)
         book.asks.retreat(ask)
-        # Only a side whose last level could not be cancelled may still be in the way; then the other waits one level off it.
+        # A side's last level cannot be cancelled; should it be in the way, the other side waits one tick off it.
         self._advance(book.bids, min(bid, book.asks.best - 1))
         self._advance(book.asks, max(ask, book.bids.best + 1))
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from mpengine.simulator.book import Book, BookSide
+from mpengine.simulator.book import Book, BookSide, Fills
 from mpengine.simulator.draws import Draws, Mix
 from mpengine.simulator.makers import Makers
 from mpengine.simulator.positions import LONG, SHORT, Position, Positions, bankruptcy_price
@@ -33,7 +33,8 @@ BASIS_TAU_S: Final = 90.0
 BASIS_SIGMA: Final = 0.8e-4
 TRADE_SPREAD: Final = 1.6  # sigma of the log size of a taker order
 TRADE_CAP: Final = 400.0  # largest order, in typical orders
-OPEN_SHARE: Final = 0.25  # of taker orders open a position; as many close one while open interest is at its usual level
+POSITION_ORDER: Final = 8.0  # orders of at least so many typical ones open or close positions; the small ones are noise
+OPEN_SHARE: Final = 0.45  # of those open a position; as many close one while open interest is at its usual level
 KEPT_TRADES: Final = 2000
 KEPT_LIQUIDATIONS: Final = 10_000
 KEPT_RATIOS: Final = 500  # five-minute marks
@@ -173,6 +174,7 @@ class SymbolMarket:
         self._makers = Makers(spec.tick, spec.lot, spec.price, spec.depth_usd, draws)
         self.index = self.mark_price = spec.price
         self._basis = 0.0
+        self._forcing: tuple[PositionSide, float] | None = None
         self.funding_rate = 1e-4
         # Ids start anywhere, as on a venue that has been running for years.
         self.last_id = 5_000_000_000_000 + draws.below(1_000_000_000)
@@ -208,14 +210,14 @@ class SymbolMarket:
         second = now_ns // SECOND_NS != self.now_ns // SECOND_NS
         began_ns, self.now_ns = self.now_ns, now_ns
         self._advance_mark(dt_s)
-        forced = self._liquidate(began_ns + dt_ns // 10)
+        forced, trades = self._liquidate(began_ns + dt_ns // 10)
         fair = self.path.advance(dt_s, common)
-        trades = self._takers(fair, began_ns, dt_s)
+        trades += self._takers(fair, began_ns, dt_s)
         batches = [self._batch(began_ns + dt_ns // BATCHES)]
         self._makers.follow(self.book, *self._touch(fair))
         batches.append(self._batch(began_ns + 2 * dt_ns // BATCHES))
         restless = math.sqrt(self.spec.activity) * (1.0 + 0.5 * self.path.regime)
-        self._makers.fidget(self.book, 2 + self._draws.poisson(12 * restless), self._draws.poisson(3 * restless))
+        self._makers.fidget(self.book, 2 + self._draws.poisson(14 * restless), self._draws.poisson(3 * restless))
         batches.append(self._batch(now_ns - 1_000_000))
         if second:
             self._every_second()
@@ -265,7 +267,7 @@ class SymbolMarket:
         }
 
     def force(self, side: PositionSide, usd: float) -> dict[str, float | int]:
-        """Drive the price until positions of `side` worth `usd` (or all) have been reached; it is free again afterwards.
+        """Drive the price until the mark has reached positions of `side` worth `usd` (or all); then it is free again.
 
         Returns the target price (USD), how many positions and what value lie before it. Raises ValueError without positions.
         """
@@ -279,9 +281,9 @@ class SymbolMarket:
             target = position.liquidation
             if value >= usd:
                 break
+        self._forcing = side, target
         # The mark trails the price and carries a basis: go a little beyond.
-        target *= 0.999 if side is LONG else 1.001
-        self.path.drive(target)
+        self.path.drive(target * (0.999 if side is LONG else 1.001))
         return {"target": target, "positions": count, "usd": value}
 
     def _advance_mark(self, dt_s: float) -> None:
@@ -292,34 +294,45 @@ class SymbolMarket:
         self._basis = self._basis * keep + BASIS_SIGMA * math.sqrt(1.0 - keep * keep) * self._draws.normal()
         self.mark_price = self.index * (1.0 + self._basis + 2e-6 * self._draws.normal())
 
-    def _liquidate(self, ts_ns: int) -> list[ForcedOrder]:
-        """Forced orders of all positions that the mark has reached."""
-        orders = []
+    def _liquidate(self, ts_ns: int) -> tuple[list[ForcedOrder], list[Trade]]:
+        """Forced orders of all positions that the mark has reached, and the trades they made."""
+        orders: list[ForcedOrder] = []
+        trades: list[Trade] = []
         before = self.book.middle
         for position in self.positions.crossed(self.mark_price):
             # Whoever took the other side leaves with it: open interest falls by the whole position.
             other = SHORT if position.side is LONG else LONG
             self.positions.close_some(other, position.lots, self._draws.uniform())
-            orders.append(self._forced_order(position, ts_ns))
+            order, fills = self._forced_order(position, ts_ns)
+            orders.append(order)
+            trades += self._print(position.side is SHORT, fills, ts_ns)
         if orders:
             self.liquidations.extend(orders)
             self.liquidation_count += len(orders)
             self.path.push(math.log(self.book.middle / before))
-        return orders
+        if self._forcing is not None and self._reached(*self._forcing):
+            self._forcing = None
+            self.path.drive(None)
+        return orders, trades
 
-    def _forced_order(self, position: Position, ts_ns: int) -> ForcedOrder:
+    def _forced_order(self, position: Position, ts_ns: int) -> tuple[ForcedOrder, Fills]:
+        """The order and what it took from the book, down to the bankruptcy price."""
         tick = self.spec.tick
-        limit = bankruptcy_price(position.side, position.entry, position.leverage)
+        limit = bankruptcy_price(position.side, position.entry, position.leverage) / tick
         if position.side is LONG:
-            limit_tick, against = math.ceil(limit / tick), self.book.bids
+            limit_tick, against = math.ceil(limit - 1e-6), self.book.bids
         else:
-            limit_tick, against = math.floor(limit / tick), self.book.asks
-        # A market that jumped over the bankruptcy price fills nothing there: the insurance fund takes the position at it.
-        fills = against.take(position.lots, limit_tick) or [(limit_tick, position.lots)]
-        filled = sum(lots for _, lots in fills)
-        average = sum(price * lots for price, lots in fills) * tick / filled
-        order = (position.side, position.leverage, position.entry, position.liquidation, self.mark_price, position.lots)
-        return ForcedOrder(ts_ns, *order, limit_tick * tick, average, filled, fills[-1][1])
+            limit_tick, against = math.floor(limit + 1e-6), self.book.asks
+        fills = against.take(position.lots, limit_tick)
+        # A market that jumped over the bankruptcy price fills nothing: the insurance fund takes the position, at that price.
+        taken = fills or [(limit_tick, position.lots)]
+        filled = sum(lots for _, lots in taken)
+        average = sum(price * lots for price, lots in taken) * tick / filled
+        known = (position.side, position.leverage, position.entry, position.liquidation, self.mark_price, position.lots)
+        return ForcedOrder(ts_ns, *known, limit_tick * tick, average, filled, taken[-1][1]), fills
+
+    def _reached(self, side: PositionSide, price: float) -> bool:
+        return self.mark_price <= price if side is LONG else self.mark_price >= price
 
     def _takers(self, fair: float, began_ns: int, dt_s: float) -> list[Trade]:
         """Market orders of this step. They lean towards the move, and the side that is run over retreats between them."""
@@ -337,19 +350,25 @@ class SymbolMarket:
             else:
                 book.bids.retreat(reached)
             buy = draws.uniform() < 0.5 + lean
-            usd = self.spec.trade_usd * min(TRADE_CAP, math.exp(TRADE_SPREAD * draws.normal()))
-            lots = max(1, round(usd / (fair * self.spec.lot)))
-            ts_ns = began_ns + int(dt_s * SECOND_NS * (index + 1) / (count + 1))
-            trades += self._order(buy, lots, ts_ns)
-        self.trades.extend(trades)
+            size = min(TRADE_CAP, math.exp(TRADE_SPREAD * draws.normal()))
+            # After the forced orders, which come at a tenth of the step.
+            ts_ns = began_ns + int(dt_s * SECOND_NS * (0.1 + 0.9 * (index + 1) / (count + 1)))
+            trades += self._order(buy, size, fair, ts_ns)
         return trades
 
-    def _order(self, buy: bool, lots: int, ts_ns: int) -> list[Trade]:
-        """One taker order against the book, as aggregated trades; some orders open or close positions."""
-        draws = self._draws
+    def _order(self, buy: bool, size: float, fair: float, ts_ns: int) -> list[Trade]:
+        """One taker order of `size` typical ones against the book; large ones open or close positions."""
+        lots = max(1, round(size * self.spec.trade_usd / (fair * self.spec.lot)))
         against: BookSide = self.book.asks if buy else self.book.bids
         fills = against.take(lots, against.best - against.sign * max(20, int(against.best * 2e-4)))
-        trades = []
+        if fills and size >= POSITION_ORDER:
+            done = sum(part for _, part in fills)
+            self._reposition(buy, sum(tick * part for tick, part in fills) * self.spec.tick / done, done)
+        return self._print(buy, fills, ts_ns)
+
+    def _print(self, buy: bool, fills: Fills, ts_ns: int) -> list[Trade]:
+        """The aggregated trades of one order: one per price."""
+        draws, trades = self._draws, []
         for tick, part in fills:
             self._trade_number += 1
             pieces = min(part, 1 + draws.poisson(0.7))
@@ -357,10 +376,7 @@ class SymbolMarket:
             self._fill_number += pieces
             normal = part - part // 3 if draws.uniform() < 0.03 else part
             trades.append(Trade(self._trade_number, ts_ns, tick, part, normal, first, self._fill_number, buy))
-        done = sum(part for _, part in fills)
-        if done:
-            average = sum(tick * part for tick, part in fills) * self.spec.tick / done
-            self._reposition(buy, average, done)
+        self.trades.extend(trades)
         return trades
 
     def _reposition(self, buy: bool, price: float, lots: int) -> None:
@@ -369,7 +385,6 @@ class SymbolMarket:
         if u < OPEN_SHARE:
             self._open_pair(price, lots)
         elif u < OPEN_SHARE * (1.0 + self.open_lots / self.usual_lots):
-            lots = min(lots, self.open_lots)
             for side in (SHORT, LONG) if buy else (LONG, SHORT):
                 self.positions.close_some(side, lots, self._draws.uniform())
 

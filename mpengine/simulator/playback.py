@@ -1,8 +1,12 @@
 """Plays a capture to whoever subscribed: at N times its own pace, with stamps if wanted, with its REST replies in their places.
 
 Playback begins when every route that the capture needs has a subscriber (or on `start`). At a recorded depth snapshot it stands
-still until a client has fetched it, for at most five seconds. A request that comes earlier waits for its snapshot as long; one
-that comes later gets the newest that has passed. After the end the sockets stay open and silent, or are closed by option.
+still until a client has fetched it, for at most five seconds; with stamps it does so at every recorded reply, so that a client can
+have them all in their places. What was not fetched in time is not waited for again until a client asks for it.
+
+A request is answered with the newest recorded reply of its kind that has been reached. A snapshot that was given out before, and
+with stamps any such reply, makes it wait (as long) for the next one; then a snapshot is given out again, other calls get 503:
+with stamps each reply has one place. After the end the sockets stay open and silent, or are closed by option.
 """
 
 from __future__ import annotations
@@ -98,6 +102,7 @@ class CaptureSource:
         self._started = asyncio.Event()
         self._passed: dict[Place, Recorded] = {}
         self._fetched: set[int] = set()
+        self._deaf: set[Place] = set()
         self._changed = asyncio.Event()
         self._replied = asyncio.Event()
         self._paused_at: Recorded | None = None
@@ -127,7 +132,7 @@ class CaptureSource:
         self._started.set()
         await self._play(server)
         self.ended = True
-        self._notify()
+        self._changed.set()
         if self._stamps and self._at is not None:
             self._tell(server, clock(self._at.recv_ns, self._at.number, end=True))
         if self._close_at_end:
@@ -138,24 +143,29 @@ class CaptureSource:
         call = CALLS.get(path)
         if call is None:
             return venue.rest(path, query, client, time.monotonic_ns())
-        recorded = await self._reply_of((venue.name, call, self._symbol(query.get("symbol"))))
+        place = (venue.name, call, self._symbol(query.get("symbol")))
+        recorded = await self._reply_of(place)
         if recorded is None:
             return venue.rest(path, query, client, time.monotonic_ns())
         headers = {"Content-Type": "application/json"}
         if self._stamps:
+            if recorded.number in self._fetched and call != SNAPSHOT:
+                return Reply(503, b'{"code":-1000,"msg":"no further reply of this kind"}', headers)
             headers |= {"X-Recv-Ns": str(recorded.recv_ns), "X-Line": str(recorded.number)}
         self._fetched.add(recorded.number)
         self._replied.set()
         return Reply(recorded.line.status or 200, recorded.line.payload, headers)
 
     async def _reply_of(self, place: Place) -> Recorded | None:
-        """The newest reply of its kind that playback has reached; a snapshot that was fetched before waits for the next one."""
+        """The newest reply of its kind that playback has reached; waits where there is none, or none that is new."""
+        self._deaf.discard(place)
         deadline_s = time.monotonic() + HOLD_S
+        only_new = self._stamps or place[1] == SNAPSHOT
         while True:
             found = self._passed.get(place)
-            again = place[1] == SNAPSHOT and found is not None and found.number in self._fetched
+            old = only_new and found is not None and found.number in self._fetched
             left_s = deadline_s - time.monotonic()
-            if (found is not None and not again) or left_s <= 0 or self.ended:
+            if (found is not None and not old) or left_s <= 0 or self.ended:
                 return found
             self._changed.clear()
             try:
@@ -208,25 +218,32 @@ class CaptureSource:
             server.deliver(venue.name, message, venue.listeners.of(key))
 
     async def _pass_reply(self, server: SimulatorServer, pace: _Pace, recorded: Recorded) -> None:
-        """A recorded reply is due: from now on it is given out. A snapshot is waited for."""
+        """A recorded reply is due: from now on it is given out."""
         line = recorded.line
-        self._passed[line.venue, line.call or "", line.symbol] = recorded
-        if line.call != SNAPSHOT or line.venue not in self._venues:
-            self._notify()
-            return
-        # Whatever was before the snapshot can be used now: a client that merges its sockets asks for it only then.
-        if self._stamps:
-            self._tell(server, clock(recorded.recv_ns, recorded.number - 1))
+        place = (line.venue, line.call or "", line.symbol)
+        self._passed[place] = recorded
+        waits = line.venue in self._venues and (line.call == SNAPSHOT or self._stamps) and place not in self._deaf
+        if waits:
+            # Whatever was before the reply can be used now: a client that merges its sockets asks for it only then.
+            if self._stamps:
+                self._tell(server, clock(recorded.recv_ns, recorded.number - 1))
+            await self._wait_for_fetch(pace, recorded, place)
+        else:
+            self._changed.set()
+
+    async def _wait_for_fetch(self, pace: _Pace, recorded: Recorded, place: Place) -> None:
         self._paused_at = recorded
         began_s = time.monotonic()
-        self._notify()
-        while recorded.number not in self._fetched and (left_s := began_s + HOLD_S - time.monotonic()) > 0:
+        self._changed.set()
+        while recorded.number not in self._fetched:
             self._replied.clear()
             try:
-                await asyncio.wait_for(self._replied.wait(), left_s)
+                await asyncio.wait_for(self._replied.wait(), began_s + HOLD_S - time.monotonic())
             except TimeoutError:
+                self._deaf.add(place)
                 break
-        await asyncio.sleep(RESUME_S)
+        if recorded.number in self._fetched:
+            await asyncio.sleep(RESUME_S)
         self._paused_at = None
         pace.shift(time.monotonic() - began_s)
 
@@ -242,9 +259,6 @@ class CaptureSource:
     def _tell(self, server: SimulatorServer, text: bytes) -> None:
         for socket in server.sockets.values():
             socket.offer(text)
-
-    def _notify(self) -> None:
-        self._changed.set()
 
 
 class _Pace:

@@ -100,14 +100,11 @@ class PricePath:
         self.value *= math.exp(bounded)
 
     def drive(self, target: float | None) -> None:
-        """Move steadily to `target` (0.1 % a step) until it is reached or `None` releases the price."""
+        """Move to `target` by at most 0.1 % a step and stay there; `None` releases the price."""
         self._target = target
 
     def _towards(self, target: float) -> float:
-        distance = math.log(target / self.value)
-        if abs(distance) <= DRIVE_STEP:
-            self._target = None
-        return max(-DRIVE_STEP, min(DRIVE_STEP, distance))
+        return max(-DRIVE_STEP, min(DRIVE_STEP, math.log(target / self.value)))
 
     def _switch(self, dt_s: float) -> None:
         self._left_s -= dt_s

@@ -10,11 +10,11 @@ from mpengine.simulator.market import SymbolSpec
 
 KNOWN: Final[dict[str, dict[str, Any]]] = {
     "BTC": {"price": 100_000.0, "tick": 0.1, "lot": 0.001, "mmr": 0.004, "max_leverage": 150, "depth_usd": 40_000.0,
-            "trade_usd": 1500.0, "open_interest_usd": 300e6, "positions": 1500},
+            "trade_usd": 1500.0, "open_interest_usd": 150e6, "positions": 1500},
     "ETH": {"price": 3500.0, "tick": 0.01, "lot": 0.001, "mmr": 0.004, "max_leverage": 150, "activity": 0.8,
-            "depth_usd": 25_000.0, "trade_usd": 1000.0, "open_interest_usd": 150e6, "positions": 1000},
+            "depth_usd": 25_000.0, "trade_usd": 1000.0, "open_interest_usd": 80e6, "positions": 1000},
     "SOL": {"price": 180.0, "tick": 0.01, "lot": 0.01, "mmr": 0.005, "max_leverage": 100, "activity": 0.6,
-            "volatility": 1.3, "depth_usd": 15_000.0, "open_interest_usd": 60e6, "positions": 600},
+            "volatility": 1.3, "depth_usd": 15_000.0, "open_interest_usd": 40e6, "positions": 600},
 }  # fmt: skip
 """Sizes of the shipped symbols; the maintenance rates are the first brackets of `spec: engine`, section 6.2."""
 
