@@ -86,6 +86,7 @@ _FLAGS: Final = tuple(BatchFlag(value) for value in range(16))  # PERF: an IntFl
 def create_event_ring(path: Path, spec: FileSpec) -> None:
     """Create the ring anew, in place of one that nobody holds. For the supervisor. Raises Locked, NoSpace, Missing."""
     files.replace(path, spec)
+    files.create_consumer_lock(path)
 
 
 def read_batch(words: Words, capacity: int, position: int) -> Batch | None:

@@ -35,6 +35,7 @@ from shm.words import Words
 FILE_MODE: Final = 0o640
 DIRECTORY_MODE: Final = 0o750
 CONSUMER_SUFFIX: Final = ".consumer"  # companion of an event ring: the consumer's lock, as the ring's own is the producer's
+_PID_TEXT: Final = 20  # decimal digits of a u64
 _TEMPORARY: Final = ".tmp-"
 
 
@@ -156,16 +157,29 @@ def lock_consumer(path: Path) -> int:
     """Take the consumer's lock of the event ring `path` and return its fd; closing it gives the lock up.
 
     A file of its own, since flock has one owner per file and the ring file belongs to the producer. It holds the
-    consumer's pid as text. Raises Locked.
+    consumer's pid as text. Raises Locked, NoSpace.
     """
-    companion = path.with_name(path.name + CONSUMER_SUFFIX)
-    fd = os.open(companion, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
-    if not _try_lock(fd):
-        text = os.pread(fd, 20, 0).strip()
+    companion = consumer_lock(path)
+    fd = _open_consumer_lock(companion)
+    try:
+        if not _try_lock(fd):
+            text = os.pread(fd, _PID_TEXT, 0).strip()
+            raise Locked(companion, int(text) if text.isdigit() else None)
+        os.pwrite(fd, f"{os.getpid():<{_PID_TEXT}d}".encode(), 0)
+    except BaseException:
         os.close(fd)
-        raise Locked(companion, int(text) if text.isdigit() else None)
-    os.pwrite(fd, f"{os.getpid():<20d}".encode(), 0)
+        raise
     return fd
+
+
+def create_consumer_lock(path: Path) -> None:
+    """Make the file that `lock_consumer` needs while there is room, so that a full tmpfs keeps no consumer from its ring."""
+    os.close(_open_consumer_lock(consumer_lock(path)))
+
+
+def consumer_lock(path: Path) -> Path:
+    """Name of the consumer's lock file of the event ring `path`."""
+    return path.with_name(path.name + CONSUMER_SUFFIX)
 
 
 def sync_directory(path: Path) -> None:
@@ -201,6 +215,16 @@ def _is_ours(path: Path, fd: int) -> bool:
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         return False
     return path.name.endswith(CONSUMER_SUFFIX) or _TEMPORARY in path.name or os.pread(fd, len(MAGIC), 0) == MAGIC
+
+
+def _open_consumer_lock(companion: Path) -> int:
+    fd = os.open(companion, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+    try:
+        _allocate(fd, _PID_TEXT)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
 
 
 def _inode(status: os.stat_result) -> tuple[int, int]:

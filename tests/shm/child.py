@@ -11,8 +11,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from shm import doorbell
+from shm import doorbell, files
 from shm.doorbell import Waiter
+from shm.errors import Locked
 from shm.frame_ring import FrameReader, FrameWriter
 from shm.layout import depth_spec
 from shm.words import Words
@@ -108,12 +109,34 @@ def ringer(path: str, bell: str, frames: str) -> None:
     time.sleep(600)
 
 
+def creator(path: str) -> None:
+    """Create, replace and create again for ever."""
+    say("creating")
+    while True:
+        files.create(Path(path), depth_spec("BTC", 8))
+        files.replace(Path(path), depth_spec("BTC", 8))
+
+
+def opener(path: str) -> None:
+    """Become the writer of a file that is not there, or say that somebody else is."""
+    try:
+        writer = FrameWriter.open(Path(path), depth_spec("BTC", 8))
+    except Locked:
+        say("locked")
+        return
+    say("open")
+    time.sleep(600)
+    writer.close()
+
+
 ROLES: dict[str, Callable[..., None]] = {
     "word-writer": word_writer,
     "word-sampler": word_sampler,
     "frame-writer": frame_writer,
     "ring-watcher": ring_watcher,
     "ringer": ringer,
+    "creator": creator,
+    "opener": opener,
 }
 
 if __name__ == "__main__":

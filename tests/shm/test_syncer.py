@@ -113,7 +113,7 @@ def test_fdatasync_lets_other_threads_run_and_flush_does_not(tmp_path: Path) -> 
     area = mmap.mmap(fd, size)
     shares: dict[str, list[float]] = {"fdatasync": [], "flush": []}
     calls = {"fdatasync": lambda: os.fdatasync(fd), "flush": area.flush}
-    for _ in range(3):
+    for _ in range(5):
         for name, call in calls.items():
             area[:] = os.urandom(1 << 16) * (size >> 16)
             took: list[float] = []
