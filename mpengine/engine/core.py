@@ -83,8 +83,8 @@ class SymbolCore:
     """The state of one symbol. `on_batch` takes, `outputs` drains; the shell publishes, saves and waits."""
 
     __slots__ = (
-        "_bar", "_errors", "_frames", "_funding", "_handlers", "_last_depth_open_ns", "_last_minute", "_mark", "_mid", "_oi", "_one",
-        "_outputs", "_settings", "_totals", "books", "counters", "data_since_ns", "now_ns", "symbol",
+        "_bar", "_errors", "_frames", "_funding", "_handlers", "_last_depth_open_ns", "_last_minute", "_mark", "_mid", "_oi",
+        "_one", "_outputs", "_settings", "_totals", "books", "counters", "data_since_ns", "now_ns", "symbol",
     )  # fmt: skip
 
     def __init__(self, symbol: str, settings: Settings) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from shm.grid import bucket_of, buckets_of, prices_of
+from shm.grid import bucket_of, buckets_of, ndigits, prices_of
 
 # PERF: below this many levels a Python loop over memoryviews beats ten numpy calls (bench book); both give the same book.
 LOOP_LEVELS: Final = 48
@@ -32,8 +32,8 @@ class Ladder:
     """Both sides of one venue's book around a reference price. `tick` > 0; `prune_pct` is the half-width as a fraction."""
 
     __slots__ = (
-        "_ask_view", "_bid_view", "_price_view", "_prices", "ask", "ask_unverified", "best_ask", "best_bid", "bid",
-        "bid_unverified", "dropped", "has_unverified", "origin", "prune_pct", "size", "tick",
+        "_ask_view", "_bid_view", "_mid_scale", "_price_view", "_prices", "_tick_units", "ask", "ask_unverified", "best_ask",
+        "best_bid", "bid", "bid_unverified", "dropped", "has_unverified", "origin", "prune_pct", "size", "tick",
     )  # fmt: skip
 
     def __init__(self, tick: float, prune_pct: float, reference: float) -> None:
@@ -47,7 +47,8 @@ class Ladder:
         high = bucket_of(reference * (1 + self.prune_pct), self.tick)
         if high - low + 1 > MAX_TICKS:
             raise ValueError(f"a ladder of {high - low + 1} ticks is too large: tick {self.tick} does not fit price {reference}")
-        self.origin, self.size = low, high - low + 1
+        self.origin: int = low
+        self.size: int = high - low + 1
         self.bid, self.ask = np.zeros(self.size), np.zeros(self.size)
         self.bid_unverified, self.ask_unverified = np.zeros(self.size, np.bool_), np.zeros(self.size, np.bool_)
         self.has_unverified = False
@@ -56,6 +57,9 @@ class Ladder:
     def _finish_allocation(self) -> None:
         self._bid_view: memoryview[float] = self.bid.data.cast("B").cast("d")
         self._ask_view: memoryview[float] = self.ask.data.cast("B").cast("d")
+        scale = 10 ** ndigits(self.tick)
+        self._tick_units: int = round(self.tick * scale)
+        self._mid_scale: int = 2 * scale
         self._prices = prices_of(self.origin, self.size, self.tick)
         self._price_view: memoryview[float] = self._prices.data.cast("B").cast("d")
         self.best_bid, self.best_ask = _last_nonzero(self.bid, self.size - 1), _first_nonzero(self.ask, 0)
@@ -82,7 +86,9 @@ class Ladder:
         """Mean of best bid and ask; None while a side is empty or the book is crossed or locked."""
         if self.best_bid < 0 or self.best_ask >= self.size or self.best_bid >= self.best_ask:
             return None
-        return (self._price_view[self.best_bid] + self._price_view[self.best_ask]) / 2
+        # Whole ticks, divided once: 3,499.46 and 3,499.48 have the mid 3,499.47 and not its neighbour.
+        ticks: int = 2 * self.origin + self.best_bid + self.best_ask
+        return ticks * self._tick_units / self._mid_scale
 
     def level_counts(self) -> tuple[int, int, int]:
         """(bids, asks, unverified of both)."""

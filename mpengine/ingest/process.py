@@ -206,7 +206,8 @@ class Ingest:
             return RecordWishes(feed)
         rows = {symbol: row for symbol in self._settings.symbols if (row := self._board.row_of(f"engine-{symbol}")) is not None}
         if self._settings.ingest.receive_clock == "sender":
-            return BoardWishes(self._board, rows, feed.module.venue)  # the stamp of a recorded snapshot says where it belongs
+            # The stamp of a recorded snapshot says where it belongs, so there is nothing to wait for.
+            return BoardWishes(self._board, rows, feed.module.venue, lambda _symbol: True)
         return BoardWishes(self._board, rows, feed.module.venue, lambda symbol: book_flows(feed, symbol))
 
     async def _forever(self, name: str, run: Callable[[], Coroutine[Any, Any, None]]) -> None:

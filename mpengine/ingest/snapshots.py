@@ -161,7 +161,7 @@ class BoardWishes:
     and the next one may only be asked for after the interval.
     """
 
-    def __init__(self, board: Words, rows: dict[str, int], venue: int, flows: Callable[[str], bool] = lambda symbol: True) -> None:
+    def __init__(self, board: Words, rows: dict[str, int], venue: int, flows: Callable[[str], bool]) -> None:
         self._board = board
         self._rows = rows
         self._flows = flows
@@ -181,7 +181,7 @@ class BoardWishes:
 
 
 def book_flows(feed: Feed, symbol: str) -> bool:
-    """Whether an open connection has delivered diffs of a symbol's book (`spec: exchanges` 3.5: at least two, then the snapshot)."""
+    """Whether an open connection has delivered diffs of a symbol's book: at least two come before the snapshot (3.5)."""
     return any(
         life_stats[stream.name].messages >= ENOUGH_DIFFS
         for life in feed.lives.values()

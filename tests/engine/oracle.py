@@ -83,7 +83,7 @@ class Oracle:
         self.put(self.asks, data["a"])
         self.last_u = u
         if self.bids and self.asks and max(self.bids) < min(self.asks):
-            self.mid = (float(max(self.bids)) + float(min(self.asks))) / 2
+            self.mid = float((max(self.bids) + min(self.asks)) / 2)
 
     def centre(self, reference: Decimal) -> None:
         self.window = (reference * (1 - self.prune), reference * (1 + self.prune))

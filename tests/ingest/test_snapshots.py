@@ -11,7 +11,7 @@ import pytest
 
 from mpengine.ingest import snapshots as module
 from mpengine.ingest.feeds import Feed, Life
-from mpengine.ingest.snapshots import BoardWishes, RecordWishes, SnapshotDesk, SnapshotSchedule
+from mpengine.ingest.snapshots import BoardWishes, RecordWishes, SnapshotDesk, SnapshotSchedule, book_flows
 from mpengine.ingest.watchdog import SECOND, SocketWatch
 from mpengine.venues.base import RestCall, RestResult, SocketPlan, StreamPlan
 from shm.board import Board, BoardReader, BoardRow, RowName
@@ -162,7 +162,7 @@ def test_engines_ask_through_their_rows_on_the_board(tmp_path: Path) -> None:
     word = resync_word(Venue.BINANCE)
     with BoardReader.open(tmp_path / "board") as reader:
         btc.set(word, 3)  # raised while no ingest was here
-        wishes = BoardWishes(reader, {"BTC": 1, "ETH": 2}, Venue.BINANCE)
+        wishes = BoardWishes(reader, {"BTC": 1, "ETH": 2}, Venue.BINANCE, lambda _symbol: True)
         assert wishes(0) == ["BTC"]
         assert wishes(0) == []
         btc.set(word, 4)
@@ -176,6 +176,26 @@ def test_engines_ask_through_their_rows_on_the_board(tmp_path: Path) -> None:
         assert wishes(0) == ["BTC"]
     for row in (btc, eth):
         row.close()
+    board.close()
+
+
+def test_a_request_waits_until_the_book_flows(tmp_path: Path) -> None:
+    sockets = plan(streams=(StreamPlan("depth", "BTC", Kind.DEPTH, 5, 30, True),))
+    venue = FakeVenue([sockets])
+    feed = Feed(venue)
+    board = Board.create(tmp_path / "board", [RowName("engine-BTC", Role.ENGINE, 0)], {1: "ingest"})
+    row = BoardRow.attach(tmp_path / "board", 0)
+    row.set(resync_word(Venue.BINANCE), 1)
+    with BoardReader.open(tmp_path / "board") as reader:
+        wishes = BoardWishes(reader, {"BTC": 0}, Venue.BINANCE, lambda symbol: book_flows(feed, symbol))
+        assert wishes(0) == []
+        feed.begin(Life("public#1", sockets, 0, SocketWatch(sockets, 0, 1.0)))
+        venue.opened("public#1", 0)
+        venue.receive("public#1", message(1, "depth").encode(), 1)
+        assert wishes(0) == []
+        venue.receive("public#1", message(2, "depth").encode(), 2)
+        assert (wishes(0), wishes(0)) == (["BTC"], [])
+    row.close()
     board.close()
 
 
