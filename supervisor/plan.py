@@ -19,12 +19,13 @@ import msgspec
 from mpengine.config import Settings
 from shm.board import RowName
 from shm.board_words import Role
-from shm.records import Venue
 
 SPARE_ROWS: Final = 4
 API_APPLICATION: Final = "api.app:get_app()"
 API_SETTINGS: Final = "python:api.gunicorn_conf"
 SETTINGS_VARIABLE: Final = "MPENGINE_SETTINGS"
+SOURCES: Final = {1: "ingest"}
+"""Names of feed shards by the id that they put into batches; there is one (`mpengine/ingest/rings.py`)."""
 
 
 class Watch(Enum):
@@ -117,7 +118,7 @@ def build(settings: Settings) -> Plan:
     simulator = [_simulator(settings, number["simulator"], path)] if settings.simulator.enabled else []
     engines = [_engine(settings, symbol, number[f"engine-{symbol}"], path) for symbol in settings.symbols]
     processes = (*simulator, *engines, _ingest(settings, number["ingest"], path), _api(settings, number["api-master"], path))
-    return Plan(settings, processes, rows, sources_of())
+    return Plan(settings, processes, rows, SOURCES)
 
 
 def rows_of(settings: Settings) -> tuple[RowName, ...]:
@@ -131,11 +132,6 @@ def rows_of(settings: Settings) -> tuple[RowName, ...]:
         RowName("simulator", Role.SIMULATOR, 0),
         *(RowName(f"tool-{index}", Role.TOOL, index) for index in range(SPARE_ROWS)),
     )
-
-
-def sources_of() -> dict[int, str]:
-    """Names of feed shards for the label text: one shard per venue, its id is the venue's number."""
-    return {int(venue): venue.name.lower() for venue in Venue if venue is not Venue.NONE}
 
 
 def _module(module: str, *arguments: str) -> tuple[str, ...]:
