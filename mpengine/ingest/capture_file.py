@@ -232,6 +232,11 @@ def read_capture(path: Path) -> Iterator[CaptureLine]:
     return lines()
 
 
+def pack_frame(lines: bytes) -> bytes:
+    """One frame of whole lines, as it stands in a file."""
+    return zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True, write_content_size=True).compress(lines)
+
+
 class CaptureFile:
     """One capture being written: frames go to the end, whole or not at all. Not thread-safe; one writer owns it.
 
@@ -243,19 +248,17 @@ class CaptureFile:
         self.path = path
         self.size = 0
         self.whole = True
-        self._compressor = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True, write_content_size=True)
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         try:
-            self.write_frame(_encoder.encode(header) + b"\n")
+            self.append(pack_frame(_encoder.encode(header) + b"\n"))
         except BaseException:
             self.close()
             path.unlink(missing_ok=True)
             raise
 
-    def write_frame(self, lines: bytes) -> None:
-        """Append one frame of whole lines. Raises OSError; the file then ends with the frame before."""
-        data = memoryview(self._compressor.compress(lines))
-        done = 0
+    def append(self, frame: bytes) -> None:
+        """Append a frame of `pack_frame`. Raises OSError; the file then ends with the frame before."""
+        data, done = memoryview(frame), 0
         try:
             while done < len(data):
                 done += os.write(self._fd, data[done:])

@@ -21,7 +21,7 @@ from typing import Final
 import msgspec
 
 from mpengine.config import CaptureSettings
-from mpengine.ingest.capture_file import CaptureFile, CaptureHeader, CaptureLine, encode_line
+from mpengine.ingest.capture_file import CaptureFile, CaptureHeader, CaptureLine, encode_line, pack_frame
 
 QUEUE_LINES: Final = 200_000
 QUEUE_BYTES: Final = 64 << 20
@@ -70,14 +70,14 @@ class FileRow:
 
     def write_frame(self, lines: bytes) -> None:
         """Append one frame of whole lines, in a new file where the current one is full."""
-        file = self._file
-        if file is not None and (not file.whole or file.size >= self._settings.file_bytes):
+        file, frame = self._file, pack_frame(lines)
+        if file is not None and (not file.whole or file.size + len(frame) > self._settings.file_bytes):
             self.close()
             file = None
         if file is None:
             file = self._file = self._begin()
             self._sync_directory()
-        file.write_frame(lines)
+        file.append(frame)
 
     def sync(self) -> None:
         """Bring the current file to the disk."""

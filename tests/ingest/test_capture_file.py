@@ -22,6 +22,7 @@ from mpengine.ingest.capture_file import (
     decode_line,
     encode_line,
     frame_length,
+    pack_frame,
     read_capture,
     read_header,
 )
@@ -44,7 +45,7 @@ def write(path: Path, frames: list[list[CaptureLine]]) -> list[int]:
     file = CaptureFile(path, HEADER)
     ends = [file.size]
     for frame in frames:
-        file.write_frame(b"".join(map(encode_line, frame)))
+        file.append(pack_frame(b"".join(map(encode_line, frame))))
         ends.append(file.size)
     file.close()
     return ends
@@ -183,15 +184,15 @@ def test_a_capture_never_overwrites_another_file(tmp_path: Path) -> None:
 def test_a_failed_write_leaves_whole_frames_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a"
     file = CaptureFile(path, HEADER)
-    file.write_frame(encode_line(LINES[0]))
+    file.append(pack_frame(encode_line(LINES[0])))
     before = path.read_bytes()
     monkeypatch.setattr(os, "write", half_then_full(os.write))
     with pytest.raises(OSError, match="No space"):
-        file.write_frame(encode_line(LINES[1]))
+        file.append(pack_frame(encode_line(LINES[1])))
     monkeypatch.undo()
     assert path.read_bytes() == before
     assert file.whole
-    file.write_frame(encode_line(LINES[2]))
+    file.append(pack_frame(encode_line(LINES[2])))
     file.close()
     assert list(read_capture(path)) == [LINES[0], LINES[2]]
 

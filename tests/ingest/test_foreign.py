@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from mpengine.ingest.capture_file import CaptureDamaged, CaptureFile, CaptureHeader, CaptureLine, NotACapture, encode_line
+from mpengine.ingest.capture_file import (
+    CaptureDamaged,
+    CaptureFile,
+    CaptureHeader,
+    CaptureLine,
+    NotACapture,
+    encode_line,
+    pack_frame,
+)
 from mpengine.ingest.foreign import TimeUnit, open_capture, read_cryptofeed, read_hftbacktest
 
 DEPTH = b'{"stream":"btcusdt@depth@0ms","data":{"e":"depthUpdate"}}'
@@ -124,7 +132,7 @@ def test_an_unknown_line_of_cryptofeed_is_damage(tmp_path: Path) -> None:
 def test_our_own_kind_is_opened_too(tmp_path: Path) -> None:
     file = CaptureFile(tmp_path / "a", CaptureHeader(created_ns=1, instance="i", symbols={}, config_hash=""))
     line = CaptureLine(1, "okx", "public#1", "in", b"pong")
-    file.write_frame(encode_line(line))
+    file.append(pack_frame(encode_line(line)))
     file.close()
     assert list(open_capture(tmp_path / "a")) == [line]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import resource
 import signal
 import subprocess
 import sys
@@ -330,6 +331,28 @@ def test_a_rate_limit_pauses_rest_and_nothing_else(stack: Callable[..., Stack], 
     one.until(lambda: one.of(Kind.OPEN_INTEREST) and one.of(Kind.SNAPSHOT), "REST goes on after the pause")
 
 
+@pytest.mark.covers("F14")
+def test_without_descriptors_nothing_new_is_opened_and_nothing_old_is_lost(stack: Callable[..., Stack], market: Simulator) -> None:
+    one = stack(*QUICK, "ingest.open_interest_interval_s=0.2")
+    process = one.start()
+    one.until(lambda: len(one.of(Kind.DEPTH)) > 5 and len(one.of(Kind.OPEN_INTEREST)) > 1)
+    limits = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (3, limits[1]))
+    depth = len(one.of(Kind.DEPTH))
+    one.until(lambda: len(one.of(Kind.DEPTH)) > depth + 10, "the open sockets go on")
+    before = one.word(Word.RECONNECTS)
+    market.fault(fault="disconnect")
+    one.until(lambda: one.word(Word.RECONNECTS) > before + 10, "tries to reconnect fail one after the other")
+    clocks = len(one.of(Kind.CLOCK))
+    one.until(lambda: len(one.of(Kind.CLOCK)) > clocks + 4, "the clock goes on")
+    resource.prlimit(process.pid, resource.RLIMIT_NOFILE, limits)
+    depth = len(one.of(Kind.DEPTH))
+    one.until(lambda: len(one.of(Kind.DEPTH)) > depth + 10, "it recovers by itself")
+    code, log = one.stop(process)
+    assert code == 0, log
+    assert len(log.splitlines()) < 150
+
+
 def record(folder: Path, port: int, seconds: float) -> list[Path]:
     """Run `--record-only` for a while; the captures."""
     settings = config.load(f"[simulator]\nenabled = true\nport = {port}\n[symbols.BTC]\n", {})
@@ -411,7 +434,7 @@ def assert_served_as_replayed(one: Stack, files: Sequence[Path]) -> None:
 def test_a_recording_served_with_stamps_gives_the_ring_what_replay_gives(
     stack: Callable[..., Stack], market: Simulator, tmp_path: Path
 ) -> None:
-    files = record(tmp_path, market.port, 4.0)
+    files = record(tmp_path, market.port, 2.5)
     lines = [line for path in files for line in read_capture(path)]
     assert {line.direction for line in lines} == {"open", "in", "rest", "lost"}
     assert any(line.call == "depth" and line.status == 200 for line in lines)
