@@ -33,8 +33,9 @@ TEXT_CHARACTERS: Final = 4096  # of a message; of the end of a traceback
 MASK: Final = "***"
 
 _SECRET_NAME: Final = re.compile(r"_(KEY|SECRET|TOKEN|PASSWORD)$", re.IGNORECASE)
+# PERF: begins at the underscore; with the name before it (\w+) every long word would cost the square of its length.
 _SECRET_TEXT: Final = re.compile(
-    r"(\w+_(?:KEY|SECRET|TOKEN|PASSWORD)\b[\"']?\s*[=:]\s*)(\"[^\"]*\"|'[^']*'|[^\s,;}\"']+)", re.IGNORECASE
+    r"(_(?:KEY|SECRET|TOKEN|PASSWORD)\b[\"']?\s*[=:]\s*)(\"[^\"]*\"|'[^']*'|[^\s,;}\"']+)", re.IGNORECASE
 )
 
 
