@@ -21,6 +21,7 @@ from supervisor.exitcodes import describe
 from supervisor.plan import Plan
 from supervisor.policy import Ended, Fail, HangReason, Limits, Standing, Verdict
 from supervisor.runtime import Runtime
+from supervisor.workers import WorkerWatch
 
 IN_MOTION: Final = frozenset({State.STARTING, State.HUNG, State.STOPPING})
 
@@ -39,8 +40,8 @@ class Keeper:
         self.children = [Child(spec, runtime.board.supervisor_view(spec.row)) for spec in plan.processes]
         self.stopping = False
         self.lives = 0
-        workers = [row for row, name in enumerate(plan.rows) if name.role is Role.API_WORKER]
-        self._workers = [runtime.board.supervisor_view(row) for row in workers]
+        rows = ((name, runtime.board.supervisor_view(row)) for row, name in enumerate(plan.rows))
+        self.workers = WorkerWatch((name.name, view) for name, view in rows if name.role is Role.API_WORKER)
         self._runtime = runtime
         self._around = Surroundings(environment, runtime.doorbells, _forward)
         self._selector = selector
@@ -66,10 +67,6 @@ class Keeper:
     def of(self, role: Role) -> list[Child]:
         """Children of one role."""
         return [child for child in self.children if child.spec.role is role]
-
-    def answers(self) -> bool:
-        """At least one worker of the API has come up: gunicorn's master is LIVE as soon as it listens."""
-        return any(worker.get(Word.STATE) == State.LIVE for worker in self._workers)
 
     def standings(self, role: Role) -> tuple[Standing, ...]:
         """For the escalation: since when each child of the role is given up."""
@@ -168,12 +165,16 @@ class Keeper:
             self._recover(child, now_ns)
             seen = child.seen(self._runtime.ring_head(child.spec.symbol), now_ns)
             self._execute(child, *policy.while_running(seen, self.limits, now_ns), now_ns)
+        if not self.stopping:
+            masters = [child.pid for child in self.of(Role.API_MASTER) if child.state is State.LIVE]
+            self.workers.look(masters[0] if masters else None, self.limits, now_ns)
 
     def forgive(self, away_ns: int) -> None:
         """Whoever stopped or starved the supervisor did the same to the children: nobody is late by what happened meanwhile."""
         for child in self.running:
             child.watch.forgive()
             child.since_ns += away_ns
+        self.workers.forgive()
 
     def _greet(self, child: Child, now_ns: int) -> None:
         late = child.state is State.HUNG and child.hang is HangReason.START_TIMEOUT

@@ -91,7 +91,7 @@ def serving(keeper: Keeper) -> bool:
     if not all(child.state in (State.LIVE, State.FAILED) for child in keeper.children):
         return False
     others = (child for child in keeper.children if child.spec.role is not Role.ENGINE)
-    return all(child.state is State.LIVE for child in others) and keeper.answers() and worth_feeding(keeper)
+    return all(child.state is State.LIVE for child in others) and keeper.workers.answers() and worth_feeding(keeper)
 
 
 def worth_feeding(keeper: Keeper) -> bool:
