@@ -466,6 +466,12 @@ class Market:
             common = self._common()
             yield [symbol.step(self.now_ns, common) for symbol in self.symbols.values()]
 
+    def skip(self, now_ns: int) -> None:
+        """Let time pass without anything happening: what an exchange does while it stands still. Never goes back."""
+        self.now_ns = max(self.now_ns, now_ns // self.step_ns * self.step_ns)
+        for symbol in self.symbols.values():
+            symbol.now_ns = self.now_ns
+
     def truth(self, symbol: str) -> dict[str, Any]:
         """See `SymbolMarket.truth`. Raises KeyError for an unknown symbol."""
         return self.symbols[symbol].truth()

@@ -30,7 +30,7 @@ from shm.records import PositionSide
 QUEUE_MESSAGES: Final = 20_000
 QUEUE_BYTES: Final = 16 << 20
 TURN_S: Final = 0.02  # market work before other tasks of the loop get their turn
-SLIP_S: Final = 1.0  # further behind than this, market time is not caught up but shifted
+SLIP_S: Final = 1.0  # a market further behind than this does not catch up
 HANG_S: Final = 60.0  # a REST request that a fault leaves without an answer
 CLIENT_MESSAGE_BYTES: Final = 1 << 16
 NORMAL_CLOSURE: Final = 1000
@@ -166,7 +166,11 @@ class Source(Protocol):
 
 
 class MarketSource:
-    """The synthetic market at `speed` times wall time."""
+    """The synthetic market at `speed` times wall time.
+
+    After a pause of the process it does not catch up. At the pace of the clock it leaves out what it missed, since its times are
+    the clock's; a faster market is not at the clock's time anyway and goes on where it was, as it does when a machine is too slow.
+    """
 
     def __init__(self, market: Market, speed: float) -> None:
         self.market: Final = market
@@ -175,11 +179,19 @@ class MarketSource:
         self._speed = speed
 
     async def run(self, server: SimulatorServer) -> None:
-        began_s, began_ns = time.monotonic(), self.market.now_ns
+        market = self.market
+        began_s, began_ns = time.monotonic(), market.now_ns
         while True:
             due_ns = began_ns + int((time.monotonic() - began_s) * self._speed * 1e9)
+            missed_ns = due_ns - market.now_ns - int(SLIP_S * self._speed * 1e9)
+            if missed_ns > 0:
+                self.slips += 1
+                if self._speed <= 1.0:
+                    market.skip(due_ns - market.step_ns)
+                else:
+                    began_ns, due_ns = began_ns - missed_ns, due_ns - missed_ns
             turn_s = time.monotonic()
-            for changes in self.market.step(due_ns):
+            for changes in market.step(due_ns):
                 self.steps += 1
                 for venue in server.venues.values():
                     for message, sessions in venue.publish(changes):
@@ -187,13 +199,8 @@ class MarketSource:
                 if time.monotonic() - turn_s > TURN_S:
                     await asyncio.sleep(0)
                     turn_s = time.monotonic()
-            behind_s = (time.monotonic() - began_s) - (self.market.now_ns - began_ns) / 1e9 / self._speed
-            if behind_s > SLIP_S:
-                # After a pause of the process (or at a speed this machine cannot reach) time goes on from here.
-                self.slips += 1
-                began_s, began_ns = time.monotonic(), self.market.now_ns
-                behind_s = 0.0
-            await asyncio.sleep(max(0.0, self.market.step_ns / 1e9 / self._speed - behind_s))
+            left_s = (market.now_ns + market.step_ns - began_ns) / 1e9 / self._speed - (time.monotonic() - began_s)
+            await asyncio.sleep(max(0.0, left_s))
 
     def start(self) -> None:
         """The market always runs."""

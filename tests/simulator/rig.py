@@ -107,6 +107,16 @@ async def receive_until(ws: Any, wanted: Callable[[dict[str, Any]], bool]) -> di
                 return message
 
 
+async def closing(ws: Any) -> websockets.ConnectionClosed:
+    """How the connection ended, after everything that came before."""
+    async with asyncio.timeout(DEADLINE_S):
+        while True:
+            try:
+                await ws.recv()
+            except websockets.ConnectionClosed as closed:
+                return closed
+
+
 async def ask(ws: Any, text: str | dict[str, Any]) -> dict[str, Any]:
     """The reply to a request: the next message that is no stream's."""
     await ws.send(text if isinstance(text, str) else json.dumps(text))
