@@ -297,7 +297,9 @@ class Ingest:
             if total != self._told.get(key, 0) and self._refusals.admit(key, time.monotonic_ns()) is not None:
                 new, self._told[key] = total - self._told.get(key, 0), total
                 sample = counters.sample if counters.sample.startswith(f"{reason}: ") else ""
-                log.warning("%s: %d refused as %s %s", feed.name, new, reason, sample)
+                # Both lives of a rotated socket deliver the same rows for a moment: nothing to worry about.
+                level = logging.INFO if reason.endswith("duplicate") else logging.WARNING
+                log.log(level, "%s: %d refused as %s %s", feed.name, new, reason, sample)
 
     def _publish(self, wall_ns: int, now_ns: int) -> None:
         """The FEEDS document."""
