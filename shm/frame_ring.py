@@ -23,6 +23,7 @@ from shm.layout import (
     HEAD_WORD,
     HEADER_BYTES,
     INTENT_WORD,
+    SLOT_LENGTH_AT,
     FileSpec,
 )
 from shm.liveness import Probe
@@ -32,7 +33,7 @@ from shm.words import Words
 __all__ = ["FrameReader", "FrameWriter", "History", "RepairReport", "Slot"]
 
 LATEST_ROUNDS: Final = 8
-_LENGTH_AT: Final = slice(40, 44)
+_LENGTH: Final = slice(SLOT_LENGTH_AT, SLOT_LENGTH_AT + 4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +186,7 @@ class FrameReader(ReaderAttachment):
     def history(self, start: int, stop: int) -> History:
         """Frames `start` <= n < `stop`, clipped to what is there; one or two block copies."""
         bulk = self.bulk(start, stop)
-        lengths = bulk.rows[:, _LENGTH_AT].copy().view("<u4")[:, 0].tolist()
+        lengths = bulk.rows[:, _LENGTH].copy().view("<u4")[:, 0].tolist()
         return History([slot_of(row, length) for row, length in zip(bulk.rows, lengths)], bulk.missing, bulk.lapped)
 
     def bulk(self, start: int, stop: int) -> Bulk:

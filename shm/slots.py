@@ -21,6 +21,7 @@ from shm.layout import (
     SLOT_DIGEST_AT,
     SLOT_HEADER_BYTES,
     SLOT_LENGTH_AT,
+    SLOT_STAMP_AT,
 )
 from shm.words import Words
 
@@ -135,7 +136,7 @@ class SlotArray:
         """Which rows of a private block hold exactly the frame `numbers` says: stamp, frame_no, length, then every digest."""
         columns = block.view("<u8")
         lengths = columns[:, _LENGTH_WORD] & np.uint64(_LENGTH_MASK)
-        sound: npt.NDArray[np.bool_] = columns[:, 0] == 2 * numbers + 2
+        sound: npt.NDArray[np.bool_] = columns[:, SLOT_STAMP_AT // 8] == 2 * numbers + 2
         sound &= columns[:, SLOT_BODY_AT // 8] == numbers
         sound &= lengths <= self.payload_bytes
         ends = (np.arange(len(block), dtype=np.int64) * self._stride + SLOT_HEADER_BYTES + lengths.astype(np.int64)).tolist()
@@ -149,7 +150,7 @@ class SlotArray:
     def scan(self) -> Scan:
         """Check every slot; set the stamp of each one that is neither empty nor good to 0. For the writer at attach."""
         block = self.copy_range(0, self._slots)
-        stamps = np.ascontiguousarray(block.view("<u8")[:, 0])
+        stamps = np.ascontiguousarray(block.view("<u8")[:, SLOT_STAMP_AT // 8])
         used = stamps != 0
         numbers = (stamps >> np.uint64(1)) - np.uint64(1)
         placed = used & (numbers % np.uint64(self._slots) == np.arange(self._slots, dtype=np.uint64))

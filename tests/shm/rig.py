@@ -7,12 +7,12 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from shm.digest import digest
-from shm.layout import FileSpec, build_header
+from shm.layout import PAGE, FileKind, FileSpec, build_header
 from shm.words import Words
 
 ROOT = Path(__file__).parents[2]
@@ -171,6 +171,12 @@ def children() -> Iterator[Callable[..., Child]]:
             child.kill()
 
 
+def plain_spec(slots: int, stride: int) -> FileSpec:
+    """A ring of any geometry without a record."""
+    kind = FileKind.RECORDS if stride < PAGE else FileKind.FRAMES
+    return FileSpec(kind, "depth", "BTC", slots, stride, 0, 1)
+
+
 def oracle(n: int, size: int) -> bytes:
     """The only right payload of frame n, known to writer, reader and test without any digest of the ring.
 
@@ -180,9 +186,25 @@ def oracle(n: int, size: int) -> bytes:
     return (word.to_bytes(8, "little") * (size // 8 + 1))[:size]
 
 
-def state_hash(records: list[tuple[int, int, bytes]]) -> int:
-    """Order-sensitive hash over (source, sequence, bytes): the "state" of a test consumer."""
-    value = 0
-    for source, seq, body in records:
-        value = digest(body + source.to_bytes(8, "little") + seq.to_bytes(8, "little"), value)
-    return value
+def state_hash(records: Iterable[tuple[int, int, bytes]], state: int = 0) -> int:
+    """Order-sensitive hash over (epoch or source, sequence, bytes): the "state" of a test consumer."""
+    for key, seq, body in records:
+        state = digest(body + key.to_bytes(8, "little") + seq.to_bytes(8, "little"), state)
+    return state
+
+
+def batch_body(epoch: int, seq: int) -> bytes:
+    """The only right body of batch `seq` of a producer's epoch; 1 to 20 units."""
+    return oracle(epoch << 32 | seq, 64 * (1 + (seq * 7 + epoch) % 20))
+
+
+def batches_between(position: int, end: int, capacity: int, epoch: int) -> Iterator[tuple[int, int, bytes]]:
+    """(epoch, seq, body) of the batches that fill a ring from `position` to `end`: the truth, without reading a ring."""
+    seq = 0
+    while position < end:
+        body = batch_body(epoch, seq)
+        left, units = capacity - position % capacity, len(body) // 64 + 1
+        position += units + (left if left < units else 0)
+        yield epoch, seq, body
+        seq += 1
+    assert position == end, "the ring ended within a batch"

@@ -22,9 +22,10 @@ from shm.frame_ring import FrameReader, FrameWriter
 from shm.layout import FileState, board_spec, candles_spec, depth_spec, event_ring_spec, feeds_spec
 from shm.liveness import WriterState
 from shm.words import Words
-from tests.shm.rig import Child, oracle, wait_until
+from tests.shm.rig import Child, oracle, plain_spec, wait_until
 
 SPEC = depth_spec("BTC", 8)
+PLAIN = plain_spec(8, 8192)  # what the children write
 Spawn = Callable[..., Child]
 
 
@@ -477,30 +478,30 @@ def test_two_creators_at_once_end_with_one_writer(spawn: Spawn, tmp_path: Path) 
 @pytest.mark.covers("E-H1")
 def test_a_lock_is_free_at_once_after_sigkill(spawn: Spawn, place: Path) -> None:
     path = place / "depth.ring"
-    writer = spawn("frame-writer", path, 8, 100, 1000)
-    writer.expect("attached 1")
+    writer = spawn("frame-writer", path, 8, PLAIN.stride, 100, 1000)
+    assert writer.line().startswith("attached 1 ")
     with pytest.raises(Locked) as caught:
-        FrameWriter.open(path, SPEC)
+        FrameWriter.open(path, PLAIN)
     assert caught.value.holder_pid == writer.pid
     writer.kill()
-    FrameWriter.open(path, SPEC).close()
+    FrameWriter.open(path, PLAIN).close()
 
 
 @pytest.mark.slow
 def test_a_stopped_writer_keeps_its_lock_and_a_killed_one_cannot_come_back(spawn: Spawn, tmpfs: Path) -> None:
     path = tmpfs / "depth.ring"
-    writer = spawn("frame-writer", path, 8, 100, 1000)
-    writer.expect("attached 1")
+    writer = spawn("frame-writer", path, 8, PLAIN.stride, 100, 1000)
+    assert writer.line().startswith("attached 1 ")
     os.kill(writer.pid, signal.SIGSTOP)
     with pytest.raises(Locked):
-        FrameWriter.open(path, SPEC)
+        FrameWriter.open(path, PLAIN)
     os.kill(writer.pid, signal.SIGKILL)
     wait_until(lambda: _opens(path), "free after SIGKILL of a stopped process")
 
 
 def _opens(path: Path) -> bool:
     try:
-        FrameWriter.open(path, SPEC).close()
+        FrameWriter.open(path, PLAIN).close()
     except Locked:
         return False
     return True

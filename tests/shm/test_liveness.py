@@ -13,7 +13,7 @@ from shm.frame_ring import FrameReader, FrameWriter
 from shm.layout import FileState, depth_spec
 from shm.liveness import Probe, ProcessIdentity, WriterState, boot_id, own_identity, start_ticks, writer_state
 from shm.words import Words
-from tests.shm.rig import Child, memory, wait_until
+from tests.shm.rig import Child, memory, plain_spec, wait_until
 
 BOOT = "01234567-89ab-cdef-0123-456789abcdef"
 OTHER_BOOT = "11234567-89ab-cdef-0123-456789abcdef"
@@ -132,9 +132,9 @@ def test_identity_and_beat_are_there_before_a_new_epoch_is_seen() -> None:
 @pytest.mark.covers("F5")
 def test_states_of_a_real_writer(spawn: Callable[..., Child], tmpfs: Path) -> None:
     path = tmpfs / "depth.ring"
-    FrameWriter.open(path, SPEC).close()
-    writer = spawn("frame-writer", path, 8, 4096, 1000)
-    writer.expect("attached 2")
+    FrameWriter.open(path, plain_spec(8, 8192)).close()
+    writer = spawn("frame-writer", path, 8, 8192, 4096, 1000)
+    assert writer.line() == "attached 2 0 0"
     with FrameReader.open(path) as reader:
         wait_until(lambda: reader.head() > 10, "frames")
         assert reader.writer_state() is WriterState.LIVE
