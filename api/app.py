@@ -17,16 +17,16 @@ from typing import Any, Final
 import falcon.asgi
 
 from api.bars import CandleBars
-from api.bodies import Headers
+from api.bodies import Headers, Response, wire
 from api.cache import Builder, Cache
 from api.clock import Clock
 from api.context import Context, Lifetime
 from api.depth import DepthFrames
-from api.errors import NO_STORE
 from api.health import Health
-from api.hooks import NOSNIFF, REQUEST_ID, Around, Counts, install_errors, request_ids, unexpected
+from api.hooks import NOSNIFF, REQUEST_ID, Around, Counts, install_errors, request_ids
 from api.media import JsonHandler
 from api.resources import candles, depth, depth_stats
+from api.resources.data import target_of
 from api.resources.health import HealthResource, LiveResource, ReadyResource
 from api.resources.service import TimeResource
 from api.settings import read_settings, settings_path
@@ -92,8 +92,6 @@ class Service:
         kind = scope["type"]
         if kind == "http":
             self.counts.requests += 1
-            if "raw_path" not in scope:
-                scope["raw_path"] = scope["path"].encode()
             if scope["method"] in ("GET", "HEAD") and await self._known(scope, send):
                 return
             await self._falcon(scope, receive, send)
@@ -102,49 +100,43 @@ class Service:
         else:
             await self._falcon(scope, receive, send)
 
-    async def _known(self, scope: Scope, send: Send) -> bool:
-        """Answer from the cache if it has exactly this request."""
-        # PERF: this is the path of nearly every request of a busy worker. No parsing, no object of Falcon; a hit costs one
-        # lookup, two words of shared memory and the filling of the holes. Measured by bench/api.py.
-        answer = self._cache.hit((scope["raw_path"], scope["query_string"]))
+    def wire_answer(self, target: bytes, headers: Headers, *, head: bool, more: Headers) -> list[bytes] | None:
+        """The whole response to GET or HEAD `target` in bytes, if the cache has it; None: make it a request.
+
+        For our own protocol (`api.protocol`), which then needs neither a task nor a scope. `headers`: of the request, names in
+        lower case; `more`: headers of the connection.
+        """
+        # PERF: this is the path of nearly every request of a busy worker: one lookup, a few words of shared memory, the filling
+        # of the holes. Measured by bench/api.py.
+        made = self._hit(target, headers)
+        if made is None:
+            return None
+        self.counts.requests += 1
+        return wire(made, [*more, NOSNIFF, (REQUEST_ID, next(self._ids))], body=not head)
+
+    def _hit(self, target: bytes, headers: Headers) -> Response | None:
+        answer = self._cache.hit(target)
         if answer is None:
-            return False
+            return None
         now_ms = self._clock.wall_ns() // 1_000_000
         tag = None
-        for name, value in scope["headers"]:
+        for name, value in headers:
             if name == b"if-none-match":
                 tag = value
-        try:
-            made = answer.respond(now_ms, now_ms, tag)
-        except Exception as error:  # noqa: BLE001  outside of Falcon, so its handlers do not see it
-            await self._fail(error, send)
-            return True
-        headers = made.headers
-        headers.append(NOSNIFF)
-        headers.append((REQUEST_ID, next(self._ids)))
-        await send({"type": "http.response.start", "status": made.status, "headers": headers})
-        chunks = made.chunks
-        if scope["method"] == "HEAD" or not chunks:
-            await send({"type": "http.response.body"})
-            return True
-        for chunk in chunks[:-1]:
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        await send({"type": "http.response.body", "body": chunks[-1]})
-        return True
+        return answer.respond(now_ms, now_ms, tag)
 
-    async def _fail(self, error: Exception, send: Send) -> None:
-        answer = unexpected(error)
-        self.counts.add(answer.status)
-        body = answer.body()
-        headers: Headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", b"%d" % len(body)),
-            (b"cache-control", NO_STORE.encode("ascii")),
-            NOSNIFF,
-            (REQUEST_ID, next(self._ids)),
-        ]
-        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+    async def _known(self, scope: Scope, send: Send) -> bool:
+        """The same under any other ASGI server: answer from the cache if it has exactly this request."""
+        made = self._hit(target_of(scope), scope["headers"])
+        if made is None:
+            return False
+        headers = [*made.headers, NOSNIFF, (REQUEST_ID, next(self._ids))]
+        await send({"type": "http.response.start", "status": made.status, "headers": headers})
+        chunks = [] if scope["method"] == "HEAD" else made.chunks
+        for chunk in chunks:
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send({"type": "http.response.body"})
+        return True
 
     # --- life of the worker -------------------------------------------------------------------------------------------
 

@@ -238,6 +238,21 @@ class Response:
     chunks: list[bytes]
 
 
+STATUS_LINES: Final = {200: b"HTTP/1.1 200 OK\r\n", 304: b"HTTP/1.1 304 Not Modified\r\n"}
+
+
+def wire(response: Response, more: Headers, *, body: bool) -> list[bytes]:
+    """A response as it goes over the wire, small segments joined. `more`: headers to add; `body` False for HEAD."""
+    head = [STATUS_LINES[response.status]]
+    head += [b"%s: %s\r\n" % pair for pair in response.headers]
+    head += [b"%s: %s\r\n" % pair for pair in more]
+    head.append(b"\r\n")
+    chunks = response.chunks if body else []
+    if sum(map(len, chunks)) < JOIN_BELOW:
+        return [b"".join(head + chunks)]
+    return [b"".join(head), *chunks]
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """A data answer, good for any number of responses. `binary`: with the headers of the old binary format."""

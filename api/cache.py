@@ -1,6 +1,6 @@
 """Answers by canonical key, each valid exactly while what it was made from is the newest there is. No time-outs.
 
-Two maps. `entries`: key -> entry, bounded in number and bytes, the longest unused goes first. `spellings`: raw path and query ->
+Two maps. `entries`: key -> entry, bounded in number and bytes, the longest unused goes first. `spellings`: raw request target ->
 entry, so that a hit needs no parsing; a few per entry, gone with their entry. Unknown parameters do not count for the key, so one
 entry can have any number of spellings: only the newest few are kept.
 
@@ -24,7 +24,9 @@ SPELLINGS_PER_ENTRY: Final = 8
 SPELLING_BYTES: Final = 512
 
 Key = tuple[Hashable, ...]
-Spelling = tuple[bytes, bytes]
+Spelling = bytes
+"""A request target as it came over the wire: path, and `?` with the query if there is one."""
+
 Current = Callable[[], Hashable]
 Build = Callable[[], Answer]
 
@@ -164,7 +166,7 @@ class Cache:
         entry.used = self._clock
 
     def _spell(self, entry: Entry, spelling: Spelling) -> None:
-        if len(spelling[0]) + len(spelling[1]) > SPELLING_BYTES:
+        if len(spelling) > SPELLING_BYTES:
             return
         if len(entry.spellings) >= SPELLINGS_PER_ENTRY:
             self._spellings.pop(entry.spellings.popleft(), None)

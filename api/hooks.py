@@ -98,14 +98,10 @@ async def _answer_falcon(_req: Request, resp: Response, error: falcon.HTTPError,
 
 
 async def _answer_unexpected(_req: Request, resp: Response, error: Exception, _params: dict[str, Any]) -> None:
-    _set(resp, unexpected(error))
-
-
-def unexpected(error: Exception) -> ApiError:
-    """The answer to a fault of ours; its traceback goes to the log under the id that the client sees."""
+    """A fault of ours; its traceback goes to the log under the id that the client sees."""
     error_id = secrets.token_hex(4)
     log.error("request failed, id %s", error_id, exc_info=error, extra={"error_id": error_id})
-    return internal(error_id)
+    _set(resp, internal(error_id))
 
 
 def _set(resp: Response, error: ApiError) -> None:

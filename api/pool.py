@@ -183,6 +183,10 @@ def when_ready(_server: Any) -> None:
     assert shell is not None
     for number in FIXED_SIZE_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    # The shell has registered already and gunicorn has taken the signal over since; a second register alone would do nothing.
+    handler = signal.getsignal(signal.SIGUSR1)
+    faulthandler.unregister(signal.SIGUSR1)
+    signal.signal(signal.SIGUSR1, handler)
     faulthandler.register(signal.SIGUSR1, 2, all_threads=True, chain=True)
     signal.signal(signal.SIGALRM, _beat)
     signal.setitimer(signal.ITIMER_REAL, BEAT_S, BEAT_S)
@@ -213,6 +217,7 @@ def post_fork(server: Any, worker: Any) -> None:
     """In the new worker, first thing: nothing of the master stays open but the socket of the slot."""
     signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    faulthandler.unregister(signal.SIGUSR1)  # the worker registers anew, behind its own handlers
     process_log.configure(worker_name(worker.slot), settings().log.level)
     shell, _Master.shell = _Master.shell, None
     if shell is not None:

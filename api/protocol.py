@@ -1,7 +1,8 @@
 """The connection: uvicorn's httptools protocol with bounds on what a client may send, keep open or leave unread.
 
 uvicorn itself bounds none of these (gunicorn's `limit_request_*` do not reach an ASGI worker). What is refused here never becomes
-a request: it is answered with the error body of the contract and the connection is closed. Also here: draining. A worker that is
+a request: it is answered with the error body of the contract and the connection is closed. Also here: answers that the cache has
+are written at once, in the callback of the parser; and draining. A worker that is
 told to stop answers what is on its way with `Connection: close` and only then closes connections that stay silent, so that no
 request of a polling client is lost at a reload.
 """
@@ -10,18 +11,20 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from api.bodies import Headers
 from api.errors import NO_STORE, error_body
 
 LINGER_S: Final = 2.0
 LINGER_BYTES: Final = 1 << 20
 CONTENT_LENGTH: Final = b"content-length"
+METHODS: Final = frozenset((b"GET", b"HEAD"))
+CLOSE: Final = (b"connection", b"close")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,16 +56,27 @@ PAYLOAD_TOO_LARGE: Final = Refusal(413, "payload_too_large", "A request body is 
 OVERLOADED: Final = Refusal(503, "overloaded", "Too many connections")
 
 
-class BoundedProtocol(HttpToolsProtocol):
-    """One client connection. `on_refused(status)` counts; `on_drain()` says that the worker is stopping."""
+class Application(Protocol):
+    """What a connection asks of the application besides ASGI."""
 
-    def __init__(
-        self, *args: Any, limits: Limits, on_refused: Callable[[int], None], on_drain: Callable[[], None], **kwargs: Any
-    ) -> None:
+    def wire_answer(self, target: bytes, headers: Headers, *, head: bool, more: Headers) -> list[bytes] | None:
+        """The whole response in bytes if it is there already."""
+
+    def refused(self, status: int) -> None:
+        """A request was answered with an error here."""
+
+    def drain(self) -> None:
+        """The worker is stopping."""
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """One client connection."""
+
+    def __init__(self, *args: Any, limits: Limits, application: Application, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._limits = limits
-        self._on_refused = on_refused
-        self._on_drain = on_drain
+        self._application = application
+        self._answered = False  # this message has its response already
         self._refusal: Refusal | None = None
         self._refused = False
         self._discarded = 0
@@ -104,6 +118,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         self._open = self._in_head = True
+        self._answered = False
         self._head_bytes = self._body_bytes = 0
         super().on_message_begin()
 
@@ -131,6 +146,9 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refusal = OVERLOADED
         if self._refusal is not None:
             return
+        if self._answer_at_once():
+            self._answered = True
+            return
         super().on_headers_complete()
         if self._draining and (cycle := self._unfinished()):
             cycle.keep_alive = False
@@ -139,12 +157,16 @@ class BoundedProtocol(HttpToolsProtocol):
         self._body_bytes += len(body)
         if self._body_bytes > self._limits.body:
             self._refusal = self._refusal or PAYLOAD_TOO_LARGE
-        if self._refusal is None:
+        if self._refusal is None and not self._answered:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._open = False
-        if self._refusal is None:
+        if self._answered:
+            if self.timeout_keep_alive_task is not None:  # several messages in one piece
+                self.timeout_keep_alive_task.cancel()
+            self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+        elif self._refusal is None:
             super().on_message_complete()
 
     def pause_writing(self) -> None:
@@ -157,12 +179,34 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """The worker is stopping: finish what is on its way, wait shortly for what a client may just be sending."""
-        self._on_drain()
+        self._application.drain()
         self._draining = True
         if cycle := self._unfinished():
             cycle.keep_alive = False
         else:
             self.loop.call_later(self._limits.drain_idle_s, self._close_if_idle)
+
+    def _answer_at_once(self) -> bool:
+        """Write a response that is there already, without making a request of it: no task, no scope, no ASGI messages."""
+        method = self.parser.get_method()
+        if method not in METHODS or self.flow.write_paused or self.pipeline or self._unfinished():
+            return False
+        # HTTP/1.0 goes the long way, which knows when such a connection may be kept.
+        if self.parser.get_http_version() != "1.1":
+            return False
+        keep = not self._draining and self.parser.should_keep_alive()
+        more = self.server_state.default_headers if keep else [*self.server_state.default_headers, CLOSE]
+        segments = self._application.wire_answer(self.url, self.headers, head=method == b"HEAD", more=more)
+        if segments is None:
+            return False
+        self.server_state.total_requests += 1
+        if len(segments) == 1:
+            self.transport.write(segments[0])
+        else:
+            self.transport.writelines(segments)
+        if not keep:
+            self.transport.close()
+        return True
 
     def _close_if_idle(self) -> None:
         if self._unfinished() is None:
@@ -176,7 +220,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def _refuse(self, refusal: Refusal) -> None:
         """Answer, then take in a little more without keeping it: a reset would overtake the answer."""
         self._refused = True
-        self._on_refused(refusal.status)
+        self._application.refused(refusal.status)
         if cycle := self._unfinished():
             if cycle.response_started:
                 self.transport.close()

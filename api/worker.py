@@ -68,7 +68,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]
         self._presence = Presence(service.settings.paths.board, self.slot, self.predecessors)
         connections = self.cfg.worker_connections
         limits = Limits(connections=connections, request_timeout_s=service.settings.api.request_timeout_s)
-        self.config.http = partial(BoundedProtocol, limits=limits, on_refused=service.refused, on_drain=service.drain)
+        self.config.http = partial(BoundedProtocol, limits=limits, application=service)
         # One more than our own bound, which answers first and in the form of the contract.
         self.config.limit_concurrency = connections + 1
         super().run()

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 from falcon.asgi import Request, Response
 
 from api.bodies import JOIN_BELOW
 from api.cache import Build, Builder, Current, Key
 from api.context import Context
+
+
+def target_of(scope: dict[str, Any]) -> bytes:
+    """The request target, put together again from what the server took apart."""
+    path: bytes = scope.get("raw_path") or scope["path"].encode()
+    query: bytes = scope["query_string"]
+    return b"%s?%s" % (path, query) if query else path
 
 
 class DataResource:
@@ -28,8 +36,7 @@ class DataResource:
         builder: Builder | None = None,
     ) -> None:
         """Answer from the cache. `key` begins with the route; `build` makes the answer, in `builder`'s thread if given."""
-        spelling = (req.scope["raw_path"], req.scope["query_string"])
-        found = await self.context.cache.obtain(key, current, build, spelling, builder)
+        found = await self.context.cache.obtain(key, current, build, target_of(req.scope), builder)
         header = req.get_header("If-None-Match")
         made = found.respond(received_ms, self.context.clock.wall_ms(), None if header is None else header.encode("latin-1"))
         resp.status = made.status

@@ -131,7 +131,7 @@ def book_stats(**values: Any) -> BookStats:
 
 def status_document(symbol: str, **values: Any) -> StatusDocument:
     """A live engine."""
-    defaults: dict[str, Any] = {name: None for name in StatusDocument.__struct_fields__}
+    defaults: dict[str, Any] = dict.fromkeys(StatusDocument.__struct_fields__)
     defaults |= {
         "schema_version": schemas.DOCUMENT_SCHEMA,
         "symbol": symbol,
