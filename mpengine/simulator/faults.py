@@ -9,7 +9,7 @@
 `stream` is a shell pattern over stream names or REST paths, `socket` a route; None matches all sockets. REST is meant only by
 `socket` "rest", or by `status` without a socket: there drop and silence never answer, disconnect cuts, delay and garbage are the
 same. A fault ends after `count` applications or `seconds`, whichever comes first; without both it stays until deleted.
-`probability` thins it out. `disconnect` without both acts once, on all sockets that are open.
+`probability` thins it out. `disconnect` of sockets without both acts once, on all that are open.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from typing import Any, Final, Protocol
 
 from aiohttp import WSMsgType, web
 
-from mpengine.simulator.faults import Fault, FaultTable, garbage
+from mpengine.simulator.faults import REST, Fault, FaultTable, garbage
 from mpengine.simulator.market import Market
 from mpengine.simulator.wire import Message, Reply, Session, VenueWire
 from shm.records import PositionSide
@@ -331,7 +331,7 @@ class SimulatorServer:
             if fault is not None and fault.kind == "status":
                 return web.Response(status=fault.status, headers=_retry_after(fault))
             if transport is not None:
-                transport.close()
+                transport.abort()
             return web.Response(status=503)
         ws = web.WebSocketResponse(autoping=False, autoclose=False, compress=False, max_msg_size=CLIENT_MESSAGE_BYTES)
         self._opened += 1
@@ -378,7 +378,7 @@ class SimulatorServer:
         if fault.kind != "disconnect":
             await asyncio.sleep(HANG_S)
         if request.transport is not None:
-            request.transport.close()
+            request.transport.abort()
         return web.Response(status=503)
 
     async def _get_state(self, _request: web.Request) -> web.Response:
@@ -418,7 +418,7 @@ class SimulatorServer:
 
     def _act_now(self, fault: Fault) -> None:
         """Faults of sockets act on those that are open already."""
-        if fault.kind not in ("disconnect", "half_open"):
+        if fault.kind not in ("disconnect", "half_open") or fault.socket == REST:
             return
         lasting = fault.left is not None or fault.until_ns is not None
         for socket in list(self.sockets.values()):
