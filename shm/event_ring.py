@@ -80,7 +80,8 @@ class Batch:
 
 
 _SETTABLE: Final = int(BatchFlag.GAP | BatchFlag.REPLAYED | BatchFlag.CLOCK_ONLY)
-_FLAGS: Final = tuple(BatchFlag(value) for value in range(16))  # PERF: an IntFlag call per batch costs more than the unpack
+_KNOWN: Final = 15
+_FLAGS: Final = tuple(BatchFlag(value) for value in range(_KNOWN + 1))  # PERF: an IntFlag call per batch costs more than the unpack
 
 
 def create_event_ring(path: Path, spec: FileSpec) -> None:
@@ -102,10 +103,10 @@ def read_batch(words: Words, capacity: int, position: int) -> Batch | None:
     copy = words.copy_out(offset + BATCH_DIGEST_AT, _HEAD + units * UNIT)
     if digest(memoryview(copy)[_SEALED:], position) != int.from_bytes(copy[:_SEALED], "little"):
         return None
-    told, flags, records, source, _, epoch, first_seq, flushed_ns, _ = BATCH_BODY.unpack_from(copy, _SEALED)
-    if told != units or flags >= len(_FLAGS):
-        return None
-    return Batch(position, source, epoch, first_seq, records, _FLAGS[flags], flushed_ns, copy[_HEAD:], position + 1 + units)
+    _, flags, records, source, _, epoch, first_seq, flushed_ns, _ = BATCH_BODY.unpack_from(copy, _SEALED)
+    return Batch(
+        position, source, epoch, first_seq, records, _FLAGS[flags & _KNOWN], flushed_ns, copy[_HEAD:], position + 1 + units
+    )
 
 
 def _write_batch(words: Words, capacity: int, position: int, sealed: bytes) -> None:
@@ -152,9 +153,7 @@ class EventWriter(WriterAttachment):
         """Position behind the last committed batch, units."""
         return self._tail
 
-    def put(
-        self, body: bytes, *, records: int, source: int, first_seq: int, flags: int = 0, flushed_ns: int | None = None
-    ) -> bool:
+    def put(self, body: bytes, *, records: int, source: int, first_seq: int, flags: int = 0, flushed_ns: int | None = None) -> bool:
         """Commit one batch; False when the ring is full: dropped, counted, and the next batch carries GAP. Never waits.
 
         body: whole 64-byte units, at most half the ring; records: how many are in it (a record with levels takes several

@@ -63,12 +63,9 @@ class Mapped:
             return True
 
     def close(self) -> None:
-        """Unmap and close; a second call does nothing."""
-        if self.fd < 0:
-            return
+        """Unmap and close, once."""
         self.words.close()
         os.close(self.fd)
-        self.fd = -1
 
 
 def create(path: Path, spec: FileSpec, text: bytes = b"") -> bool:

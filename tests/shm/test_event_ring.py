@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from shm import layout
+from shm.digest import digest
 from shm.errors import Fenced, Locked, Missing, Refused
 from shm.event_ring import Batch, BatchFlag, EventReader, EventWriter, create_event_ring, read_batch
 from shm.files import CONSUMER_SUFFIX
-from shm.layout import event_ring_spec
+from shm.layout import BATCH_BODY, event_ring_spec
 from shm.liveness import WriterState
 from shm.words import Words
 from tests.shm.rig import Recorder, memory, oracle, state_hash
@@ -249,6 +250,18 @@ def test_a_size_beyond_the_end_is_nothing_yet() -> None:
     put(writer, 0)
     buffer[UNIT_0 + 16 : UNIT_0 + 20] = (1 << 31).to_bytes(4, "little")
     assert reader.get() is None
+
+
+def test_a_flag_of_a_later_version_does_not_stop_the_consumer() -> None:
+    buffer, writer, reader = ring()
+    put(writer, 0, units=1)
+    sealed = BATCH_BODY.pack(1, 0x80 | BatchFlag.GAP, 1, 1, 0, 1, 7, 0, 0) + bytes(64)
+    words = Words(buffer)
+    words.copy_in(UNIT_0 + 16, sealed)
+    words.store_release(UNIT_0 // 8 + 1, digest(sealed, 0))
+    batch = reader.get()
+    assert batch is not None
+    assert (batch.first_seq, batch.flags) == (7, BatchFlag.GAP)
 
 
 def test_flushed_time_is_the_wall_clock_unless_told() -> None:

@@ -87,6 +87,14 @@ def test_a_frame_under_the_stamp_of_another_fails() -> None:
     assert array(buffer).read(5) is None
 
 
+def test_a_frame_number_inside_the_digest_must_be_the_one_asked_for() -> None:
+    """A body of frame 5 that was sealed as frame 1 passes stamp and digest, and still is not frame 1."""
+    ring = array(bytearray(SLOTS * STRIDE))
+    ring.write(1, pack_body(5, b"x", 1, 1, 1, 0, 1, 0))
+    assert ring.read(1) is None
+    assert ring.torn == 1
+
+
 @pytest.mark.parametrize("value", [-1, 1 << 64])
 def test_a_field_out_of_range_is_refused(value: int) -> None:
     with pytest.raises(Refused, match="out of range"):

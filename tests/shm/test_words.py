@@ -93,6 +93,15 @@ def test_interpreters_without_the_guarantees_are_refused(abiflags: str, implemen
         require_supported(abiflags, implementation, byteorder)
 
 
+def test_words_over_plain_memory_can_be_closed_too() -> None:
+    buffer = bytearray(8)
+    words = Words(buffer)
+    words.close()
+    buffer.append(1)  # nothing holds on to it
+    with pytest.raises(ValueError, match="released"):
+        words.store_release(0, 1)
+
+
 def test_this_interpreter_and_a_debug_build_are_supported() -> None:
     require_supported("", "cpython", "little")
     require_supported("d", "cpython", "little")
