@@ -16,7 +16,7 @@ import socket as sockets
 import struct
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, Protocol
 
@@ -140,7 +140,7 @@ class Socket:
             age_s = time.monotonic() - self.opened_s
             await asyncio.sleep(interval_s if life_s is None else max(0.0, min(interval_s, life_s - age_s)))
             if self.muted:
-                continue
+                return
             now_s = time.monotonic()
             if now_s - self.answered_s > self.venue.pong_timeout_s or (life_s is not None and now_s - self.opened_s >= life_s):
                 self.abort()
@@ -286,7 +286,7 @@ class SimulatorServer:
         if self._runner is not None:
             await self._runner.cleanup()
 
-    def deliver(self, venue: str, message: Message, sessions: Sequence[Session] | Any) -> None:
+    def deliver(self, venue: str, message: Message, sessions: Iterable[Session]) -> None:
         """Queue a message for the sockets of these sessions, through the faults."""
         if self.faults.idle:
             for session in sessions:
