@@ -420,6 +420,8 @@ def _cross_checks(settings: Settings) -> list[str]:
     limits = settings.supervisor
     if limits.backoff_first_s > limits.backoff_max_s:
         found.append("supervisor.backoff_first_s: must not be above backoff_max_s")
+    if settings.ingest.flush_bytes > settings.engine.ring_units * 64 // 4:
+        found.append("ingest.flush_bytes: must not be above a quarter of the event ring (engine.ring_units * 64)")
     if settings.capture.frame_bytes > settings.capture.file_bytes:
         found.append("capture.frame_bytes: must not be above file_bytes")
     if settings.capture.file_bytes > settings.capture.quota_bytes:

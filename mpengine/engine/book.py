@@ -11,7 +11,7 @@ import math
 from collections import deque
 from typing import Any, Final, NamedTuple
 
-from mpengine.engine.ladder import BadLevels, Ladder
+from mpengine.engine.ladder import BadLevels, Ladder, LevelBlock
 from mpengine.schemas import BookState, BookStats, GapType
 from shm.records import DEPTH, EventFlag
 
@@ -26,7 +26,7 @@ UNVERIFIED_NS: Final = 3600 * SECOND
 
 
 class Diff(NamedTuple):
-    """A depth or snapshot record: update ids, level counts and the bytes of its (price, quantity) float64 pairs."""
+    """A depth or snapshot record: update ids and its (price, quantity) pairs, `bids` then `asks`, from pair `start` of `block`."""
 
     first: int
     last: int
@@ -35,16 +35,30 @@ class Diff(NamedTuple):
     asks: int
     flags: int
     venue_ts_ns: int
-    levels: bytes
+    block: LevelBlock
+    start: int
+
+    def detached(self) -> Diff:
+        """The same with a block of its own, so that a waiting diff does not hold its whole batch."""
+        return self._replace(block=LevelBlock(self.levels), start=0)
+
+    @property
+    def levels(self) -> bytes:
+        """The pairs as bytes."""
+        return self.block.raw(self.start, self.bids + self.asks)
+
+    @property
+    def prices(self) -> list[float]:
+        """Prices of all levels, bids first."""
+        return self.block.price_list[self.start : self.start + self.bids + self.asks]
 
 
-def read_diff(body: bytes, offset: int) -> Diff:
-    """The DEPTH-shaped record at `offset` of a batch body."""
+def read_diff(body: bytes, offset: int, block: LevelBlock) -> Diff:
+    """The DEPTH-shaped record at `offset` of a batch body, whose `block` is made of the same body."""
     _, _, _, flags, count, venue_ns, _, last, previous, first, bids, asks, _ = DEPTH.unpack_from(body, offset)
     if bids + asks != count:
         raise BadLevels("level counts do not add up")
-    start = offset + DEPTH.size
-    return Diff(first, last, previous, bids, asks, flags, venue_ns, body[start : start + 16 * count])
+    return Diff(first, last, previous, bids, asks, flags, venue_ns, block, (offset + DEPTH.size) >> 4)
 
 
 class Book:
@@ -135,7 +149,7 @@ class Book:
 
     def on_snapshot(self, snapshot: Diff, now_ns: int) -> bool:
         """A snapshot record; True if the book changed. Without a ladder its mid becomes the reference."""
-        self._snapshot = snapshot
+        self._snapshot = snapshot.detached()
         if self.state == "unsynced":
             self.state = "syncing"
         return self._try_sync(now_ns)
@@ -168,7 +182,7 @@ class Book:
             self._buffer.popleft()
             self._snapshot = None
             self.counters["overflows"] += 1
-        self._buffer.append(diff)
+        self._buffer.append(diff.detached())
 
     def _ask(self, now_ns: int) -> None:
         if now_ns < self._ask_after_ns:
@@ -247,13 +261,11 @@ class Book:
     def _load(self, snapshot: Diff, now_ns: int) -> None:
         """Snapshot levels into the ladder: the price range it covers is replaced, what lies beyond is kept as unverified."""
         ladder = self.ladder
-        levels = memoryview(snapshot.levels)
         if not snapshot.bids or not snapshot.asks:
             if ladder is not None:
                 ladder.clear()
             return
-        flat = levels.cast("d")
-        prices = flat.tolist()[::2]
+        prices = snapshot.prices
         if not all(math.isfinite(price) and price > 0 for price in prices):
             raise BadLevels("snapshot price out of range")
         reference = (prices[0] + prices[snapshot.bids]) / 2
@@ -270,14 +282,14 @@ class Book:
             self._unverified_since_ns = now_ns
         else:
             ladder.clear_range(min(prices), max(prices))
-        ladder.apply(levels, snapshot.bids, snapshot.asks)
+        ladder.apply(snapshot.block, snapshot.start, snapshot.bids, snapshot.asks)
 
     def _apply(self, diff: Diff, now_ns: int) -> None:
         ladder = self.ladder
         if ladder is None:
             ladder = self.ladder = Ladder(self.tick, self._prune_pct, _reference_of(diff))
         try:
-            ladder.apply(memoryview(diff.levels), diff.bids, diff.asks)
+            ladder.apply(diff.block, diff.start, diff.bids, diff.asks)
         except BadLevels:
             self.counters["refused"] += 1
             self._unsync(now_ns)
@@ -354,8 +366,8 @@ class Book:
             "first_applied": list(self.first_applied),
             "last_gap": list(self.last_gap),
             "counters": dict(self.counters),
-            "buffer": [list(diff) for diff in self._buffer],
-            "snapshot": list(self._snapshot) if self._snapshot is not None else None,
+            "buffer": [_saved(diff) for diff in self._buffer],
+            "snapshot": _saved(self._snapshot) if self._snapshot is not None else None,
             "ladder": self.ladder.state() if self.ladder is not None else None,
         }
 
@@ -369,15 +381,24 @@ class Book:
         book.first_applied = (state["first_applied"][0], state["first_applied"][1])
         book.last_gap = (state["last_gap"][0], state["last_gap"][1], state["last_gap"][2])
         book.counters |= state["counters"]
-        book._buffer = deque(Diff(*diff) for diff in state["buffer"])
-        book._snapshot = Diff(*state["snapshot"]) if state["snapshot"] is not None else None
+        book._buffer = deque(_restored(diff) for diff in state["buffer"])
+        book._snapshot = _restored(state["snapshot"]) if state["snapshot"] is not None else None
         book.ladder = Ladder.restore(state["ladder"]) if state["ladder"] is not None else None
         return book
 
 
+def _saved(diff: Diff) -> list[Any]:
+    return [*diff[:7], diff.levels]
+
+
+def _restored(saved: list[Any]) -> Diff:
+    first, last, previous, bids, asks, flags, venue_ns, levels = saved
+    return Diff(first, last, previous, bids, asks, flags, venue_ns, LevelBlock(levels), 0)
+
+
 def _reference_of(diff: Diff) -> float:
     """A price for a ladder that has no snapshot to go by: the median level price, since far levels are few."""
-    prices = sorted(memoryview(diff.levels).cast("d").tolist()[::2])
+    prices = sorted(diff.prices)
     if not prices or not all(math.isfinite(price) and price > 0 for price in prices):
         raise BadLevels("price out of range")
     return prices[len(prices) // 2]

@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from mpengine.config import Settings
-from mpengine.engine.book import SECOND, Book, read_diff
+from mpengine.engine.book import SECOND, Book, Diff, read_diff
 from mpengine.engine.candles import MINUTE_NS, MinuteBar
 from mpengine.engine.depth_frames import SLOT_NS, DepthFrames
-from mpengine.engine.ladder import BadLevels
+from mpengine.engine.ladder import BadLevels, LevelBlock
 from mpengine.engine.liquidations import trigger_price
 from mpengine.engine.open_interest import OpenInterest
 from mpengine.schemas import BookDocument, ErrorRow, StatusDocument, encode
@@ -37,7 +37,6 @@ from shm.records import (
     PositionSide,
     TakerSide,
     Venue,
-    units_of,
 )
 
 STATE_SCHEMA: Final = 1
@@ -50,6 +49,9 @@ _COUNTERS: Final = (
     "events", "clocks", "trades", "depth", "snapshots", "marks", "open_interest", "liquidations", "ratios", "instruments",
     "touches", "gaps", "late", "refused", "unknown", "malformed", "errors",
 )  # fmt: skip
+
+
+_WITH_LEVELS: Final = frozenset((int(Kind.DEPTH), int(Kind.SNAPSHOT)))
 
 
 class FrameOut(NamedTuple):
@@ -83,8 +85,8 @@ class SymbolCore:
     """The state of one symbol. `on_batch` takes, `outputs` drains; the shell publishes, saves and waits."""
 
     __slots__ = (
-        "_bar", "_errors", "_frames", "_funding", "_handlers", "_last_depth_open_ns", "_last_minute", "_mark", "_mid", "_oi",
-        "_one", "_outputs", "_settings", "_totals", "books", "counters", "data_since_ns", "now_ns", "symbol",
+        "_bar", "_block", "_errors", "_frames", "_funding", "_handlers", "_last_depth_open_ns", "_last_minute", "_mark", "_mid",
+        "_oi", "_one", "_outputs", "_settings", "_totals", "books", "counters", "data_since_ns", "now_ns", "symbol",
     )  # fmt: skip
 
     def __init__(self, symbol: str, settings: Settings) -> None:
@@ -108,6 +110,7 @@ class SymbolCore:
         self._totals = dict.fromkeys(("minutes_rolled", "minutes_skipped", "depth_frames"), 0)
         self._errors: dict[tuple[str, str], ErrorRow] = {}
         self._outputs: list[Output] = []
+        self._block: LevelBlock | None = None
         self._handlers: dict[int, Callable[[bytes, int], None]] = {
             Kind.CLOCK: self._on_clock,
             Kind.TRADE: self._on_trade,
@@ -129,10 +132,11 @@ class SymbolCore:
         if gap:
             self.on_feed_gap()
         offset, size = 0, len(body)
-        handlers, counters = self._handlers, self.counters
+        self._block = None
+        handlers, counters, unpack = self._handlers, self.counters, HEAD.unpack_from
         while offset < size:
-            kind, _, _, _, count, _, recv_ns = HEAD.unpack_from(body, offset)
-            end = offset + UNIT * units_of(kind, count)
+            kind, _, _, _, count, _, recv_ns = unpack(body, offset)
+            end = offset + UNIT + ((count + 3) // 4 * UNIT if kind in _WITH_LEVELS else 0)
             if end > size:
                 counters["malformed"] += 1
                 return
@@ -178,26 +182,31 @@ class SymbolCore:
         self._bar.on_trade(Venue(venue), TakerSide(side), price * qty)
 
     def _on_depth(self, body: bytes, offset: int) -> None:
-        book = self.books.get(Venue(body[offset + 1]))
+        book = self.books.get(body[offset + 1])  # type: ignore[call-overload]  # an IntEnum key is found by its number
         if book is None:
             raise Refused("no book for this venue")
         self.counters["depth"] += 1
         before = book.state
-        if book.on_diff(read_diff(body, offset), self.now_ns):
+        if book.on_diff(self._diff(body, offset), self.now_ns):
             self._observe_mid(book)
         if book.state != before:
             self._book_changed()
 
     def _on_snapshot(self, body: bytes, offset: int) -> None:
-        book = self.books.get(Venue(body[offset + 1]))
+        book = self.books.get(body[offset + 1])  # type: ignore[call-overload]  # an IntEnum key is found by its number
         if book is None:
             raise Refused("no book for this venue")
         self.counters["snapshots"] += 1
         before = book.state
-        if book.on_snapshot(read_diff(body, offset), self.now_ns):
+        if book.on_snapshot(self._diff(body, offset), self.now_ns):
             self._observe_mid(book)
         if book.state != before:
             self._book_changed()
+
+    def _diff(self, body: bytes, offset: int) -> Diff:
+        if self._block is None:
+            self._block = LevelBlock(body)
+        return read_diff(body, offset, self._block)
 
     def _on_mark(self, body: bytes, offset: int) -> None:
         _, _, _, flags, _, venue_ns, _, _, _, price, _, funding = EVENT.unpack_from(body, offset)

@@ -7,7 +7,6 @@ the prune range. Levels outside are dropped and counted. It re-centres when the 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -15,8 +14,6 @@ import numpy.typing as npt
 
 from shm.grid import bucket_of, buckets_of, ndigits, prices_of
 
-# PERF: below this many levels a Python loop over memoryviews beats ten numpy calls (bench book); both give the same book.
-LOOP_LEVELS: Final = 48
 SCAN: Final = 256
 MAX_TICKS: Final = 4_000_000
 LARGEST_QTY: Final = 1e15
@@ -28,18 +25,70 @@ class BadLevels(ValueError):
     """Levels with a non-finite, negative or absurd number; nothing of them was applied."""
 
 
+class LevelBlock:
+    """The float64 pairs of a whole batch body, decoded at once; headers in between come out as numbers that nobody asks for.
+
+    PERF: a diff has tens of levels, and a numpy call costs as much as ten of them. Doing the conversions once per batch instead of
+    once per diff takes half of the time of a diff that arrives with others (bench wire). A single diff is a block of its own.
+    """
+
+    __slots__ = ("_grid", "_index", "_index_list", "price_list", "prices", "qty", "qty_list")
+
+    def __init__(self, body: bytes) -> None:
+        flat = np.frombuffer(body, np.float64)
+        self.prices, self.qty = flat[::2], flat[1::2]
+        self.price_list: list[float] = self.prices.tolist()
+        self.qty_list: list[float] = self.qty.tolist()
+        self._grid: tuple[float, int, int] | None = None
+        self._index: npt.NDArray[np.int64] = np.zeros(0, np.int64)
+        self._index_list: list[int] = []
+
+    def index(self, tick: float, origin: int, size: int) -> tuple[npt.NDArray[np.int64], list[int]]:
+        """Tick indices relative to `origin`, as array and list: -1 below the ladder, `size` above. Meaningless for no price."""
+        if self._grid != (tick, origin, size):
+            with np.errstate(all="ignore"):
+                # Clipped while they are floats: a huge price must not wrap into the ladder when it becomes an integer.
+                self._index = np.clip(np.rint(self.prices / tick) - origin, -1.0, size).astype(np.int64)
+            self._index_list = self._index.tolist()
+            self._grid = (tick, origin, size)
+        return self._index, self._index_list
+
+    def raw(self, start: int, count: int) -> bytes:
+        """The bytes of `count` pairs from pair `start`."""
+        return np.stack((self.prices[start : start + count], self.qty[start : start + count]), axis=1).tobytes()
+
+
 class Ladder:
     """Both sides of one venue's book around a reference price. `tick` > 0; `prune_pct` is the half-width as a fraction."""
 
     __slots__ = (
-        "_ask_view", "_bid_view", "_mid_scale", "_price_view", "_prices", "_tick_units", "ask", "ask_unverified", "best_ask",
-        "best_bid", "bid", "bid_unverified", "dropped", "has_unverified", "origin", "prune_pct", "size", "tick",
+        "_all_ask",
+        "_all_bid",
+        "_ask_view",
+        "_bid_view",
+        "_mid_scale",
+        "_price_view",
+        "_prices",
+        "_tick_units",
+        "ask",
+        "ask_unverified",
+        "best_ask",
+        "best_bid",
+        "bid",
+        "bid_unverified",
+        "dropped",
+        "has_unverified",
+        "origin",
+        "prune_pct",
+        "size",
+        "tick",
     )  # fmt: skip
 
     def __init__(self, tick: float, prune_pct: float, reference: float) -> None:
         self.tick = tick
         self.prune_pct = prune_pct
         self.dropped = 0
+        self.best_bid, self.best_ask = -1, 0
         self._allocate(reference)
 
     def _allocate(self, reference: float) -> None:
@@ -49,12 +98,14 @@ class Ladder:
             raise ValueError(f"a ladder of {high - low + 1} ticks is too large: tick {self.tick} does not fit price {reference}")
         self.origin: int = low
         self.size: int = high - low + 1
-        self.bid, self.ask = np.zeros(self.size), np.zeros(self.size)
-        self.bid_unverified, self.ask_unverified = np.zeros(self.size, np.bool_), np.zeros(self.size, np.bool_)
-        self.has_unverified = False
-        self._finish_allocation()
+        self._make_arrays()
 
-    def _finish_allocation(self) -> None:
+    def _make_arrays(self) -> None:
+        # One element more than ticks: -1 and `size`, what lies outside, both mean the last one, which nobody reads.
+        self._all_bid, self._all_ask = np.zeros(self.size + 1), np.zeros(self.size + 1)
+        self.bid, self.ask = self._all_bid[:-1], self._all_ask[:-1]
+        self.bid_unverified, self.ask_unverified = np.zeros(self.size + 1, np.bool_), np.zeros(self.size + 1, np.bool_)
+        self.has_unverified = False
         self._bid_view: memoryview[float] = self.bid.data.cast("B").cast("d")
         self._ask_view: memoryview[float] = self.ask.data.cast("B").cast("d")
         scale = 10 ** ndigits(self.tick)
@@ -62,7 +113,7 @@ class Ladder:
         self._mid_scale: int = 2 * scale
         self._prices = prices_of(self.origin, self.size, self.tick)
         self._price_view: memoryview[float] = self._prices.data.cast("B").cast("d")
-        self.best_bid, self.best_ask = _last_nonzero(self.bid, self.size - 1), _first_nonzero(self.ask, 0)
+        self._rescan()
 
     # reading -----------------------------------------------------------------------------------------------------------
 
@@ -122,90 +173,48 @@ class Ladder:
 
     # writing -----------------------------------------------------------------------------------------------------------
 
-    def apply(self, levels: memoryview[int], bids: int, asks: int) -> None:
-        """Absolute quantities of one diff. `levels`: bytes of float64 (price, quantity) pairs, bids first; quantity 0 removes.
+    def apply(self, block: LevelBlock, start: int, bids: int, asks: int) -> None:
+        """Absolute quantities of one diff: pairs `start` .. `start` + bids + asks - 1 of the block, bids first; 0 removes.
 
         Raises BadLevels, before anything is changed, for numbers that cannot be in a book.
         """
-        if not bids + asks:
+        split, stop = start + bids, start + bids + asks
+        if start == stop:
             return
-        if bids + asks <= LOOP_LEVELS:
-            self._apply_loop(levels.cast("d").tolist(), bids)
-        else:
-            self._apply_arrays(np.frombuffer(levels, np.float64), bids)
-
-    def _apply_loop(self, flat: Sequence[float], bids: int) -> None:
-        tick, origin, size = self.tick, self.origin, self.size
-        quantities = flat[1::2]
-        # NaN and infinities make the sum fail its comparison.
-        if min(quantities) < 0.0 or not sum(quantities) < LARGEST_QTY:
-            raise BadLevels("quantity out of range")
-        try:
-            at = [round(price / tick) - origin for price in flat[::2]]
-        except (ValueError, OverflowError):
-            raise BadLevels("price out of range") from None
-        unverified = self.has_unverified
-        view, best, removed = self._bid_view, self.best_bid, False
-        for i, qty in zip(at[:bids], quantities[:bids]):
-            if 0 <= i < size:
-                view[i] = qty
-                if unverified:
-                    self.bid_unverified[i] = False
-                if qty:
-                    best = max(best, i)
-                elif i == best:
-                    removed = True
-            else:
-                self.dropped += 1
-        self.best_bid = self._settle_bid(best) if removed else best
-        view, best, removed = self._ask_view, self.best_ask, False
-        for i, qty in zip(at[bids:], quantities[bids:]):
-            if 0 <= i < size:
-                view[i] = qty
-                if unverified:
-                    self.ask_unverified[i] = False
-                if qty:
-                    best = min(best, i)
-                elif i == best:
-                    removed = True
-            else:
-                self.dropped += 1
-        self.best_ask = self._settle_ask(best) if removed else best
-
-    def _apply_arrays(self, flat: Floats, bids: int) -> None:
-        qty = flat[1::2]
-        relative = np.rint(flat[::2] / self.tick) - self.origin
-        # NaN fails every comparison, so this covers NaN, infinities and negatives.
-        if not (((qty >= 0.0) & (qty < LARGEST_QTY)).all() and np.isfinite(relative).all()):
+        prices, quantities = block.price_list[start:stop], block.qty_list[start:stop]
+        # NaN and infinities make a sum fail its test, so these few cover every bad number.
+        if min(quantities) < 0.0 or not sum(quantities) < LARGEST_QTY or not math.isfinite(sum(prices)):
             raise BadLevels("level out of range")
-        touched, quantities = self._inside(relative[:bids], qty[:bids])
-        if touched.size:
-            self.bid[touched] = quantities
-            self.bid_unverified[touched] = False
-            live = touched[quantities > 0.0]
-            self.best_bid = self._settle_bid(max(self.best_bid, int(live.max(initial=-1))))
-        touched, quantities = self._inside(relative[bids:], qty[bids:])
-        if touched.size:
-            self.ask[touched] = quantities
-            self.ask_unverified[touched] = False
-            live = touched[quantities > 0.0]
-            self.best_ask = self._settle_ask(min(self.best_ask, int(live.min(initial=self.size))))
+        index, places = block.index(self.tick, self.origin, self.size)
+        if bids:
+            self._apply_bids(index[start:split], block.qty[start:split], places[start:split])
+        if asks:
+            self._apply_asks(index[split:stop], block.qty[split:stop], places[split:stop])
 
-    def _inside(self, relative: Floats, qty: Floats) -> tuple[npt.NDArray[np.int64], Floats]:
-        # Compared as floats: a huge price must not wrap into the ladder when it becomes an integer.
-        inside = (relative >= 0.0) & (relative < self.size)
-        if not inside.all():
-            self.dropped += int(relative.size - np.count_nonzero(inside))
-            relative, qty = relative[inside], qty[inside]
-        return relative.astype(np.int64), qty
+    def _apply_bids(self, index: npt.NDArray[np.int64], qty: Floats, places: list[int]) -> None:
+        self._all_bid[index] = qty
+        if self.has_unverified:
+            self.bid_unverified[index] = False
+        self.dropped += places.count(-1)
+        # Nothing can be above the highest tick that was touched or the best before, so the best is there or below.
+        highest = max(places)
+        if highest == self.size:
+            self.dropped += places.count(self.size)
+            highest = max((place for place in places if place < self.size), default=-1)
+        if highest >= self.best_bid and highest >= 0:
+            self.best_bid = highest if self._bid_view[highest] else _last_nonzero(self.bid, highest)
 
-    def _settle_bid(self, best: int) -> int:
-        """The highest tick with a quantity at or below `best`; -1 if none."""
-        return best if best < 0 or self._bid_view[best] else _last_nonzero(self.bid, best)
-
-    def _settle_ask(self, best: int) -> int:
-        """The lowest tick with a quantity at or above `best`; `size` if none."""
-        return best if best >= self.size or self._ask_view[best] else _first_nonzero(self.ask, best)
+    def _apply_asks(self, index: npt.NDArray[np.int64], qty: Floats, places: list[int]) -> None:
+        self._all_ask[index] = qty
+        if self.has_unverified:
+            self.ask_unverified[index] = False
+        self.dropped += places.count(self.size)
+        lowest = min(places)
+        if lowest == -1:
+            self.dropped += places.count(-1)
+            lowest = min((place for place in places if place >= 0), default=self.size)
+        if lowest <= self.best_ask and lowest < self.size:
+            self.best_ask = lowest if self._ask_view[lowest] else _first_nonzero(self.ask, lowest)
 
     def clear_range(self, low: float, high: float) -> None:
         """Remove every level with low <= price <= high, on both sides: a snapshot is about to say what is there."""
@@ -229,15 +238,15 @@ class Ladder:
 
     def mark_unverified(self) -> None:
         """Every level that is there now stays only until a diff or a snapshot confirms it."""
-        self.bid_unverified = self.bid > 0.0
-        self.ask_unverified = self.ask > 0.0
+        self.bid_unverified[:-1] = self.bid > 0.0
+        self.ask_unverified[:-1] = self.ask > 0.0
         self.has_unverified = True
 
     def drop_unverified(self) -> int:
         """Remove the levels that nothing has confirmed; how many they were."""
         dropped = int(np.count_nonzero(self.bid_unverified)) + int(np.count_nonzero(self.ask_unverified))
-        self.bid[self.bid_unverified] = 0.0
-        self.ask[self.ask_unverified] = 0.0
+        self._all_bid[self.bid_unverified] = 0.0
+        self._all_ask[self.ask_unverified] = 0.0
         self.bid_unverified[:] = False
         self.ask_unverified[:] = False
         self.has_unverified = False
@@ -285,7 +294,7 @@ class Ladder:
 
     def state(self) -> dict[str, Any]:
         """Everything needed to rebuild this ladder bit by bit; only levels that exist take space."""
-        bids, asks = np.flatnonzero(self.bid), np.flatnonzero(self.ask)
+        bids, asks = np.flatnonzero(self.bid > 0.0), np.flatnonzero(self.ask > 0.0)
         return {
             "tick": self.tick, "prune_pct": self.prune_pct, "origin": self.origin, "size": self.size, "dropped": self.dropped,
             "has_unverified": self.has_unverified,
@@ -300,16 +309,16 @@ class Ladder:
         """The ladder of `state`. Raises ValueError, KeyError or IndexError for a state that is not one."""
         ladder = cls.__new__(cls)
         ladder.tick, ladder.prune_pct, ladder.dropped = state["tick"], state["prune_pct"], state["dropped"]
-        ladder.origin, ladder.size, ladder.has_unverified = state["origin"], state["size"], state["has_unverified"]
+        ladder.origin, ladder.size = state["origin"], state["size"]
         if not 0 < ladder.size <= MAX_TICKS or not math.isfinite(ladder.tick):
             raise ValueError("ladder state out of range")
-        ladder.bid, ladder.ask = np.zeros(ladder.size), np.zeros(ladder.size)
-        ladder.bid_unverified, ladder.ask_unverified = np.zeros(ladder.size, np.bool_), np.zeros(ladder.size, np.bool_)
+        ladder._make_arrays()
+        ladder.has_unverified = state["has_unverified"]
         ladder.bid[np.frombuffer(state["bid_at"], "<i8")] = np.frombuffer(state["bid_qty"], np.float64)
         ladder.ask[np.frombuffer(state["ask_at"], "<i8")] = np.frombuffer(state["ask_qty"], np.float64)
         ladder.bid_unverified[np.frombuffer(state["bid_unverified"], "<i8")] = True
         ladder.ask_unverified[np.frombuffer(state["ask_unverified"], "<i8")] = True
-        ladder._finish_allocation()
+        ladder._rescan()
         return ladder
 
 

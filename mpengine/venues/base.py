@@ -98,7 +98,10 @@ class StreamStats:
 
 @dataclass(slots=True)
 class VenueCounters:
-    """Totals of a module. `reasons` counts refused messages and rows by a fixed reason; `sample` is the newest refused text."""
+    """Totals of a module. `reasons` counts what was refused or dropped by a fixed reason; `sample` is the newest refused text.
+
+    `refused` counts what could not be read; what a healthy feed brings as well (duplicates of a rotation) is only in `reasons`.
+    """
 
     messages: int = 0
     events: int = 0
@@ -106,10 +109,14 @@ class VenueCounters:
     reasons: dict[str, int] = field(default_factory=dict)
     sample: str = ""
 
+    def count(self, reason: str) -> None:
+        """Count something that is no error of the message itself."""
+        self.reasons[reason] = self.reasons.get(reason, 0) + 1
+
     def refuse(self, reason: str, sample: bytes | str = b"") -> None:
         """Count one refused message or row."""
         self.refused += 1
-        self.reasons[reason] = self.reasons.get(reason, 0) + 1
+        self.count(reason)
         self.sample = f"{reason}: {sample[:200]!r}"
 
 

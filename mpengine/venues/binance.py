@@ -54,7 +54,6 @@ SNAPSHOT_LIMIT: Final = 1000
 RECENT_DIFFS: Final = 256  # 25 s of 100 ms diffs: longer than two lives of a socket overlap
 DUPLICATE_KEYS: Final = 20_000
 DUPLICATE_NS: Final = 15 * 60 * 10**9
-LARGEST_NUMBER: Final = 1e18  # beyond: left to the general path, which knows infinities
 DEPTH_SPEEDS: Final = ("", "@0ms", "@100ms", "@250ms", "@500ms")
 RATIOS: Final = {
     "globalLongShortAccountRatio": RatioKind.GLOBAL_ACCOUNTS,
@@ -64,7 +63,6 @@ RATIOS: Final = {
 
 _ID: Final = rb"(0|[1-9]\d{0,17})"
 _HEADER: Final = re.compile(rb'"E":[1-9]\d{12},"T":([1-9]\d{12}),"s":"([^"\\]+)","U":%b,"u":%b,"pu":%b,"b":\[' % (_ID, _ID, _ID))
-_TAIL: Final = re.compile(rb'\](?:,"ps":"[A-Z0-9_]{1,40}")?(?:,"st":1)?\}\}')
 _ASKS: Final = b'],"a":['
 _PAIR: Final = b'["",""],'
 _PAIRS: Final = _PAIR * 4096
@@ -77,12 +75,17 @@ _Handler = Callable[[dict[str, Any], int], int]
 
 @dataclass(frozen=True, slots=True)
 class _Stream:
-    """What to do with the messages of one stream name. `diff_head`: how a diff of it begins, empty for other streams."""
+    """What to do with the messages of one stream name.
 
+    `diff_head`, `diff_tails`: how a diff of it begins, and how it may end, in the usual form; empty for other streams.
+    """
+
+    name: str
     handle: _Handler
     symbol: str = ""
     venue_symbol: bytes = b""
     diff_head: bytes = b""
+    diff_tails: frozenset[bytes] = frozenset()
 
 
 class Binance:
@@ -210,11 +213,7 @@ class Binance:
     def receive(self, connection: str, payload: bytes, recv_ns: int) -> None:
         """One combined-stream message `{"stream":…,"data":{…}}`, or the answer to a probe."""
         self.counters.messages += 1
-        stream = None
-        name = ""
-        if payload.startswith(_PREFIX):
-            name = payload[11 : payload.find(b'"', 11)].decode("utf-8", "replace")
-            stream = self._streams.get(name)
+        stream = self._streams.get(payload[11 : payload.find(b'"', 11)]) if payload.startswith(_PREFIX) else None
         try:
             if stream is None:
                 self._other(connection, payload, recv_ns)
@@ -223,28 +222,19 @@ class Binance:
             venue_ns = self._depth_fast(stream, payload, recv_ns) if stream.diff_head else 0
             if not venue_ns:
                 venue_ns = stream.handle(orjson.loads(payload)["data"], recv_ns)
-        except (
-            BadRow,
-            orjson.JSONDecodeError,
-            KeyError,
-            TypeError,
-            ValueError,
-            AttributeError,
-            IndexError,
-            struct.error,
-        ) as error:
-            self._refused(connection, name if stream else "", error, payload)
+        except (BadRow, orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError, IndexError, struct.error) as error:
+            self._refused(connection, stream.name if stream else "", error, payload)
             return
-        self._note(connection, name, recv_ns, venue_ns)
-
-    def _note(self, connection: str, name: str, recv_ns: int, venue_ns: int) -> None:
-        streams = self._stats.setdefault(connection, {})
-        stats = streams.get(name)
-        if stats is None:
-            stats = streams[name] = StreamStats()
+        stats = self._stream_stats(connection, stream.name)
         stats.messages += 1
         stats.last_recv_ns = recv_ns
         stats.last_venue_ns = venue_ns
+
+    def _stream_stats(self, connection: str, name: str) -> StreamStats:
+        try:
+            return self._stats[connection][name]
+        except KeyError:
+            return self._stats.setdefault(connection, {}).setdefault(name, StreamStats())
 
     def _refused(self, connection: str, name: str, error: Exception, payload: bytes) -> None:
         if isinstance(error, BadRow):
@@ -254,7 +244,7 @@ class Binance:
             reason = known.get(type(error), "wrong_type")
         self.counters.refuse(reason, payload)
         if name:
-            self._stats.setdefault(connection, {}).setdefault(name, StreamStats()).errors += 1
+            self._stream_stats(connection, name).errors += 1
 
     def _other(self, connection: str, payload: bytes, recv_ns: int) -> None:
         """Anything that is not a known stream: probe answers pass, the rest is counted."""
@@ -268,24 +258,25 @@ class Binance:
             return
         raise BadRow("error_reply" if "error" in message else "not_combined")
 
-    def _known_streams(self) -> dict[str, _Stream]:
-        known = {"!forceOrder@arr": _Stream(self._force_order)}
+    def _known_streams(self) -> dict[bytes, _Stream]:
+        known = [_Stream("!forceOrder@arr", self._force_order)]
         for ours, theirs in self._names.items():
             low = theirs.lower()
             if ours in self._books:
+                tails = frozenset((b"]}}", b'],"st":1}}', f'],"ps":"{theirs}","st":1}}}}'.encode()))
                 for speed in DEPTH_SPEEDS:
                     name = f"{low}@depth{speed}"
                     head = f'{{"stream":"{name}","data":{{"e":"depthUpdate",'.encode()
-                    known[name] = _Stream(self._depth, ours, theirs.encode(), head)
-            known |= {
-                f"{low}@aggTrade": _Stream(self._agg_trade, ours),
-                f"{low}@trade": _Stream(self._trade, ours),
-                f"{low}@markPrice": _Stream(self._mark, ours),
-                f"{low}@markPrice@1s": _Stream(self._mark, ours),
-                f"{low}@bookTicker": _Stream(self._book_ticker, ours),
-                f"{low}@forceOrder": _Stream(self._force_order, ours),
-            }
-        return known
+                    known.append(_Stream(name, self._depth, ours, theirs.encode(), head, tails))
+            known += [
+                _Stream(f"{low}@aggTrade", self._agg_trade, ours),
+                _Stream(f"{low}@trade", self._trade, ours),
+                _Stream(f"{low}@markPrice", self._mark, ours),
+                _Stream(f"{low}@markPrice@1s", self._mark, ours),
+                _Stream(f"{low}@bookTicker", self._book_ticker, ours),
+                _Stream(f"{low}@forceOrder", self._force_order, ours),
+            ]
+        return {stream.name.encode(): stream for stream in known}
 
     def _symbol(self, row: Mapping[str, Any]) -> str | None:
         """Our symbol of a row; None for COIN-M rows and symbols that are not on the list."""
@@ -311,30 +302,31 @@ class Binance:
             return 0
         header = _HEADER.match(payload, len(stream.diff_head))
         end = payload.rfind(b"]")
-        if header is None or not _TAIL.fullmatch(payload, end):
+        if header is None or payload[end:] not in stream.diff_tails:
             return 0
         levels = payload[header.end() : end]
         skeleton = levels.translate(None, _DIGITS)
-        bids, asks = (skeleton.find(_ASKS) + 1) // 8, (len(skeleton) - skeleton.find(_ASKS) - 6) // 8
+        split = skeleton.find(_ASKS)
+        bids, asks = (split + 1) // 8, (len(skeleton) - split - 6) // 8
         if not bids or not asks or skeleton != _PAIRS[: 8 * bids - 1] + _ASKS + _PAIRS[: 8 * asks - 1]:
             return 0
         traded_ms, symbol, first, last, previous = header.groups()
-        if symbol != stream.venue_symbol or int(first) > int(last):
+        first_id, last_id = int(first), int(last)
+        if symbol != stream.venue_symbol or first_id > last_id:
             return 0
         try:
             flat = orjson.loads(b"[" + levels.translate(None, _NOT_NUMBER) + b"]")
         except orjson.JSONDecodeError:
             return 0
-        if len(flat) != 2 * (bids + asks) or 0 in flat[::2] or max(flat) > LARGEST_NUMBER:
+        if len(flat) != 2 * (bids + asks) or 0 in flat[::2]:
             return 0
         venue_ns = int(traded_ms) * 1_000_000
-        if not self._is_new_diff(stream.symbol, int(last)):
-            return venue_ns
-        record = pack_levels(
-            Kind.DEPTH, Venue.BINANCE, 0, venue_ns, recv_ns, int(first), int(last), int(previous), bids, asks,
-            array("d", flat).tobytes(),
-        )  # fmt: skip
-        self._emit(stream.symbol, record)
+        if self._is_new_diff(stream.symbol, last_id):
+            packed = array("d", flat).tobytes()
+            record = pack_levels(
+                Kind.DEPTH, Venue.BINANCE, 0, venue_ns, recv_ns, first_id, last_id, int(previous), bids, asks, packed
+            )
+            self._emit(stream.symbol, record)
         return venue_ns
 
     def _depth(self, row: dict[str, Any], recv_ns: int) -> int:
@@ -359,7 +351,7 @@ class Binance:
         """False for a diff that the other life of a rotated socket already brought. A real step back passes to the book."""
         recent = self._recent_diffs[symbol]
         if last <= recent[-1] and last in recent:
-            self.counters.refuse("depth_duplicate")
+            self.counters.count("depth_duplicate")
             return False
         recent.append(last)
         return True
@@ -396,10 +388,10 @@ class Binance:
             self.counters.refuse("second_trade_stream")
             return False
         if number_id <= last and venue_ns <= last_ns:
-            self.counters.refuse("trade_duplicate")
+            self.counters.count("trade_duplicate")
             return False
         if last and id_field == "a" and number_id > last + 1:
-            self.counters.refuse("trade_gap")
+            self.counters.count("trade_gap")
         self._last_trade[symbol] = (id_field, number_id, venue_ns)
         return True
 
@@ -449,7 +441,7 @@ class Binance:
         while seen and (len(seen) >= DUPLICATE_KEYS or next(iter(seen.values())) < recv_ns - DUPLICATE_NS):
             seen.popitem(last=False)
         if key in seen:
-            self.counters.refuse("liq_duplicate")
+            self.counters.count("liq_duplicate")
             return False
         seen[key] = recv_ns
         return True

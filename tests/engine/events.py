@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 
 from mpengine.engine.book import Diff
+from mpengine.engine.ladder import LevelBlock
 from shm.records import (
     EventFlag,
     GapScope,
@@ -33,7 +34,7 @@ def level_bytes(bids: Levels, asks: Levels) -> bytes:
 
 
 def diff(first: int, last: int, previous: int, bids: Levels, asks: Levels, flags: int = 0) -> Diff:
-    return Diff(first, last, previous, len(bids), len(asks), flags, 0, level_bytes(bids, asks))
+    return Diff(first, last, previous, len(bids), len(asks), flags, 0, LevelBlock(level_bytes(bids, asks)), 0)
 
 
 def depth(at: float, first: int, last: int, previous: int, bids: Levels, asks: Levels, kind: Kind = Kind.DEPTH) -> bytes:

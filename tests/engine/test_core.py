@@ -118,7 +118,7 @@ def test_a_jump_over_boundaries_samples_once_and_closes_what_has_samples() -> No
     assert frame.samples == 21  # the newest sample of the jump (second 40) and 41..60
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(0, 400), max_size=8))
 def test_the_size_of_batches_changes_nothing(cuts: list[int]) -> None:
     records = split(book_start() + clocks(0, 61) + trade(61.1, TakerSide.BUY, 100_000.0, 0.5) + chain(61.2, 65) + clocks(66, 90))

@@ -1,23 +1,20 @@
-"""Tick ladder: both ways of applying levels are one, best prices are right, nothing bad gets in."""
+"""Tick ladder: a dict agrees with it, best prices are right, nothing bad gets in."""
 
 from __future__ import annotations
 
 import math
 from decimal import Decimal
-from unittest import mock
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpengine.engine import ladder as module
-from mpengine.engine.ladder import BadLevels, Ladder
+from mpengine.engine.ladder import BadLevels, Ladder, LevelBlock
 from tests.engine.events import Levels, level_bytes
 
 
-def apply(ladder: Ladder, bids: Levels, asks: Levels, *, arrays: bool = False) -> None:
-    with mock.patch.object(module, "LOOP_LEVELS", 0 if arrays else 10**9):
-        ladder.apply(memoryview(level_bytes(bids, asks)), len(bids), len(asks))
+def apply(ladder: Ladder, bids: Levels, asks: Levels) -> None:
+    ladder.apply(LevelBlock(level_bytes(bids, asks)), 0, len(bids), len(asks))
 
 
 _ticks = st.integers(850, 1150).map(lambda t: t / 10)
@@ -27,13 +24,12 @@ _side = st.lists(st.tuples(_ticks, _qty), max_size=6)
 
 @settings(max_examples=200)
 @given(st.lists(st.tuples(_side, _side), max_size=12))
-def test_loop_arrays_and_a_dict_agree(diffs: list[tuple[Levels, Levels]]) -> None:
-    loop, arrays = Ladder(0.1, 0.12, 100.0), Ladder(0.1, 0.12, 100.0)
+def test_a_dict_agrees(diffs: list[tuple[Levels, Levels]]) -> None:
+    ladder = Ladder(0.1, 0.12, 100.0)
     plain: tuple[dict[float, float], dict[float, float]] = ({}, {})
     dropped = 0
     for bids, asks in diffs:
-        apply(loop, bids, asks)
-        apply(arrays, bids, asks, arrays=True)
+        apply(ladder, bids, asks)
         for side, levels in zip(plain, (bids, asks)):
             for price, qty in levels:
                 if not 88.0 <= price <= 112.0:
@@ -43,11 +39,10 @@ def test_loop_arrays_and_a_dict_agree(diffs: list[tuple[Levels, Levels]]) -> Non
                 else:
                     side.pop(price, None)
         best = (max(plain[0], default=None), min(plain[1], default=None))
-        for ladder in (loop, arrays):
-            assert (ladder.bid_price, ladder.ask_price) == best
-            bid_levels, ask_levels = ladder.levels()
-            assert (dict(bid_levels), dict(ask_levels)) == plain
-    assert loop.state() == arrays.state() and loop.dropped == dropped
+        assert (ladder.bid_price, ladder.ask_price) == best
+        bid_levels, ask_levels = ladder.levels()
+        assert (dict(bid_levels), dict(ask_levels)) == plain
+    assert ladder.dropped == dropped
 
 
 def test_mid_is_none_while_one_sided_locked_or_crossed() -> None:
@@ -62,23 +57,21 @@ def test_mid_is_none_while_one_sided_locked_or_crossed() -> None:
 
 
 @pytest.mark.covers("E-M4", "A2-M9")
-@pytest.mark.parametrize("arrays", [False, True])
 @pytest.mark.parametrize("level", [(math.nan, 1.0), (math.inf, 1.0), (100.0, math.nan), (100.0, math.inf),
                                    (100.0, -1.0), (100.0, 1e16)])  # fmt: skip
-def test_bad_numbers_are_refused_and_nothing_of_the_diff_is_applied(level: tuple[float, float], arrays: bool) -> None:
+def test_bad_numbers_are_refused_and_nothing_of_the_diff_is_applied(level: tuple[float, float]) -> None:
     ladder = Ladder(0.1, 0.12, 100.0)
     apply(ladder, [(99.0, 1.0)], [(101.0, 1.0)])
     before = ladder.state()
     with pytest.raises(BadLevels):
-        apply(ladder, [(98.0, 5.0), level], [(102.0, 1.0)], arrays=arrays)
+        apply(ladder, [(98.0, 5.0), level], [(102.0, 1.0)])
     assert ladder.state() == before
 
 
-@pytest.mark.parametrize("arrays", [False, True])
 @pytest.mark.parametrize("price", [1e300, 1e19, 2e18, 0.0, -5.0, 87.9, 112.1])
-def test_prices_outside_the_ladder_are_dropped_and_counted(price: float, arrays: bool) -> None:
+def test_prices_outside_the_ladder_are_dropped_and_counted(price: float) -> None:
     ladder = Ladder(0.1, 0.12, 100.0)
-    apply(ladder, [(99.0, 1.0), (price, 1.0)], [(101.0, 1.0), (price, 2.0)], arrays=arrays)
+    apply(ladder, [(99.0, 1.0), (price, 1.0)], [(101.0, 1.0), (price, 2.0)])
     assert (ladder.dropped, ladder.levels()) == (2, ([(99.0, 1.0)], [(101.0, 1.0)]))
 
 
@@ -120,7 +113,7 @@ def test_unverified_levels_go_unless_touched() -> None:
     apply(ladder, [(95.0, 1.0), (96.0, 1.0)], [(105.0, 1.0)])
     ladder.mark_unverified()
     apply(ladder, [(96.0, 2.0)], [])
-    apply(ladder, [], [(105.0, 2.0)], arrays=True)
+    apply(ladder, [], [(105.0, 2.0)])
     assert ladder.level_counts() == (2, 1, 1)
     assert ladder.drop_unverified() == 1
     assert ladder.levels() == ([(96.0, 2.0)], [(105.0, 2.0)]) and not ladder.has_unverified

@@ -93,7 +93,7 @@ def test_the_fast_depth_path_never_differs_from_the_general_one(bids: str, asks:
 
 def test_the_usual_form_takes_the_fast_path() -> None:
     module = binance()
-    stream = module._streams["btcusdt@depth@100ms"]
+    stream = module._streams[b"btcusdt@depth@100ms"]
     assert module._depth_fast(stream, depth_message('"b":[["1.5","2"]],"a":[["3","0.000"]]'), 1)
     assert not module._depth_fast(stream, depth_message('"b":[["1.5","2","9"]],"a":[["3","0.000"]]'), 1)
 
