@@ -48,6 +48,9 @@ class LocalBook:
 
     def apply(self, event: dict[str, Any]) -> None:
         assert event["pu"] == self.last, "the chain broke"
+        if not self.applied and event["u"] < self.number:
+            self.last = event["u"]  # the reply has overtaken the socket
+            return
         if not self.applied:
             assert event["U"] <= self.number <= event["u"] or event["pu"] == self.number, "the first event does not bridge"
             self.inside = event["U"] <= self.number < event["u"]
