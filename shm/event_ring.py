@@ -13,10 +13,9 @@ from __future__ import annotations
 import os
 import struct
 import time
-from dataclasses import dataclass
 from enum import IntFlag
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 from shm import attach, files
 from shm.attach import ReaderAttachment, WriterAttachment
@@ -60,8 +59,8 @@ class BatchFlag(IntFlag):
     CLOCK_ONLY = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+# PERF: NamedTuple, not a frozen dataclass: a third of the time to make one, and one is made per batch.
+class Batch(NamedTuple):
     """One verified batch; `body` is a private copy of whole 64-byte units.
 
     position, end: units since the ring was created, of this batch and of the next. source: id of the feed shard (names in the

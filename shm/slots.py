@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -34,8 +34,8 @@ _BODY_HEAD: Final = SLOT_HEADER_BYTES - SLOT_BODY_AT
 Block = npt.NDArray[np.uint8]
 
 
-@dataclass(frozen=True, slots=True)
-class Slot:
+# PERF: NamedTuple, not a frozen dataclass: a third of the time to make one, and a history makes a thousand.
+class Slot(NamedTuple):
     """One verified frame, record or document version; `payload` is a private copy.
 
     ts_ns: event time of the content; published_ns: wall clock at publish; flags: low 16 coverage flags; link: documents only.
