@@ -336,6 +336,22 @@ def test_a_market_is_as_volatile_as_its_regimes_say() -> None:
     assert len(seen) >= 2
 
 
+@pytest.mark.stress
+def test_an_hour_of_the_shipped_symbols_stays_bounded_and_consistent() -> None:
+    of = Market([spec("BTC"), spec("ETH"), spec("SOL"), spec("DOGE", price=0.2)], np.random.default_rng(12), START_NS)
+    for number, changes in enumerate(of.step(of.now_ns + 3600 * SECOND_NS)):
+        for change in changes:
+            assert not change.symbol.book.crossed
+        if number % 600:
+            continue
+        for one in of.symbols.values():
+            assert all(300 < len(side.levels) < 9000 for side in (one.book.bids, one.book.asks))
+            assert sum(p.lots for p in one.positions.of(LONG)) == sum(p.lots for p in one.positions.of(SHORT)) == one.open_lots
+            assert 0.2 < one.open_lots / one.usual_lots < 1.5
+            assert one.positions.count(LONG) < 10_000
+    assert all(one.liquidation_count > 0 for one in of.symbols.values())
+
+
 def test_unstepped_time_yields_nothing() -> None:
     of = market()
     assert steps(of, 0.05) == []
