@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,49 +56,50 @@ class Recorder(Words):
 
 
 class WeakStores(Words):
-    """A writer whose stores reach memory in any order: every 64-byte piece and every word by itself.
+    """A writer whose stores reach memory in any order, every 8-byte word by itself; slice copies too.
 
-    Only stores to the same piece keep their order, as on any machine. `deliver` moves a random number of them to memory.
+    Only stores to the same word keep their order, as on any machine.
     """
 
     def __init__(self, buffer: bytearray, rng: random.Random) -> None:
         super().__init__(buffer)
         self._rng = rng
-        self._own = bytearray(buffer)
-        self._mine = Words(self._own)
-        self.pending: list[tuple[int, bytes]] = []
+        self._mine = Words(bytearray(buffer))
+        self._pending: dict[int, deque[bytes]] = {}
 
     def load_acquire(self, index: int) -> int:
+        """A process sees its own stores."""
         return self._mine.load_acquire(index)
 
     def store_release(self, index: int, value: int) -> None:
         self._mine.store_release(index, value)
-        self.pending.append((index * 8, value.to_bytes(8, "little")))
+        self._keep(index * 8, value.to_bytes(8, "little"))
 
     def copy_in(self, offset: int, data: bytes) -> None:
         self._mine.copy_in(offset, data)
-        end = offset + len(data)
-        while offset < end:
-            stop = min(end, offset // 64 * 64 + 64)
-            self.pending.append((offset, data[: stop - offset]))
-            data, offset = data[stop - offset :], stop
+        for at in range(0, len(data), 8):
+            self._keep(offset + at, data[at : at + 8])
+
+    def sees(self, index: int, value: int) -> None:
+        """Another process's word, as this one would load it."""
+        self._mine.store_release(index, value)
 
     def deliver(self, share: float) -> None:
-        """Move each pending store to memory with probability `share`, in random order, never past an older one to its bytes."""
-        order = list(range(len(self.pending)))
-        self._rng.shuffle(order)
-        gone: set[int] = set()
-        for index in order:
-            if self._rng.random() < share and not self._blocked(index, gone):
-                offset, data = self.pending[index]
-                super().copy_in(offset, data)
-                gone.add(index)
-        self.pending = [store for index, store in enumerate(self.pending) if index not in gone]
+        """For each word, with probability `share`, let its oldest store reach memory."""
+        chance, put = self._rng.random, super().copy_in
+        for offset, stores in list(self._pending.items()):
+            if chance() < share:
+                put(offset, stores.popleft())
+                if not stores:
+                    del self._pending[offset]
 
-    def _blocked(self, index: int, gone: set[int]) -> bool:
-        offset, data = self.pending[index]
-        earlier = (self.pending[other] for other in range(index) if other not in gone)
-        return any(start < offset + len(data) and offset < start + len(bytes_) for start, bytes_ in earlier)
+    def drain(self) -> None:
+        """Let everything reach memory."""
+        while self._pending:
+            self.deliver(1.0)
+
+    def _keep(self, offset: int, data: bytes) -> None:
+        self._pending.setdefault(offset, deque()).append(data)
 
 
 def wait_until(condition: Callable[[], bool], what: str, deadline_s: float = 30.0) -> None:
