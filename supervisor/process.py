@@ -188,6 +188,7 @@ class Supervisor:
                 log.error("settings not reloaded: %s", violation)
             return
         log.info("settings reloaded: %s", change)
+        logging.getLogger().setLevel(plan.settings.log.level)
         if change.all:
             self._next_plan, self._phase = plan, Phase.REMAKING
             self._keeper.begin_stop(now_ns)

@@ -12,7 +12,7 @@ import pytest
 
 from shm.board import Board, BoardReader, BoardRow, RowName
 from shm.board_words import Role, State, Word
-from shm.process_shell import NullRow, measure_into, open_descriptors, rss_bytes
+from shm.process_shell import NullRow, die_with_parent, measure_into, open_descriptors, rss_bytes
 
 PROGRAM = """
 import os, signal, sys
@@ -146,6 +146,24 @@ def test_own_numbers_are_measured() -> None:
     with Path("/dev/null").open("rb"):
         assert open_descriptors() == before + 1
     assert rss_bytes() > 1 << 20
+
+
+def test_log_has_the_name_of_the_program_where_the_main_did_not_come_so_far() -> None:
+    program = "import sys; sys.argv = ['/x/tool.py']; from shm.process_shell import *; run_main(lambda: 1 // 0)"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
+    assert ended.returncode == 1
+    assert json.loads(ended.stderr)["process"] == "tool"
+
+
+@pytest.mark.covers("P8")
+def test_process_that_may_not_bind_itself_to_its_parent_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refusing:
+        @staticmethod
+        def prctl(*_: int) -> int:
+            return -1
+
+    monkeypatch.setattr("ctypes.CDLL", lambda *_args, **_kwargs: Refusing)
+    die_with_parent(os.getppid())
 
 
 @pytest.mark.covers("P8")

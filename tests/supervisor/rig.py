@@ -76,8 +76,8 @@ class Tree:
         assert self.process is not None
         return self.process.pid
 
-    def start(self, *, wait: bool = True, extra: Sequence[str] = ()) -> None:
-        """Start the supervisor and wait for its ready line."""
+    def start(self, *, wait: bool = True, extra: Sequence[str] = (), stderr: int | None = None) -> None:
+        """Start the supervisor and wait for its ready line. stderr: a descriptor in the place of the log file."""
         self._close_stdout()
         sets = [part for key, value in self._settings.items() for part in ("--set", f"{key}={value}")]
         sources = [] if "--config" in extra else ["--no-config"]
@@ -85,7 +85,8 @@ class Tree:
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, *self._command, *sources, *places, *sets, *extra],
-                stdout=subprocess.PIPE, stderr=log, cwd=ROOT, env={**os.environ, **self._env}, process_group=0,
+                stdout=subprocess.PIPE, stderr=log if stderr is None else stderr,
+                cwd=ROOT, env={**os.environ, **self._env}, process_group=0,
             )  # fmt: skip
         if wait:
             line = self.read_line()

@@ -141,6 +141,26 @@ def test_flood_of_output_is_cut_and_counted(steady: Tree) -> None:
     assert re.search(r'"(message)": "\d+ lines of ingest were not passed on"', steady.log())
 
 
+@pytest.mark.covers("F22")
+def test_blocked_log_holds_up_nobody() -> None:
+    """stderr is a pipe that nobody reads: full within the first lines of ingest."""
+    read_end, write_end = os.pipe()
+    try:
+        with tree({"supervisor.restart_budget": "100"}) as one:
+            one.modes(ingest={"mode": "flood", "lines": 3000})
+            one.start(stderr=write_end)
+            for generation in range(1, 6):
+                for name in ("ingest", "engine-BTC"):
+                    os.kill(one.child(name), signal.SIGKILL)
+                    one.await_new_life(name, generation)
+            until("losses are counted", lambda: one.word("supervisor", Word.LOG_ERRORS) > 0)
+            assert one.state("engine-ETH") is State.LIVE
+            assert one.stop() == 0
+    finally:
+        os.close(read_end)
+        os.close(write_end)
+
+
 @pytest.mark.covers("P14")
 def test_reason_of_the_end_is_kept_beside_the_board(steady: Tree) -> None:
     generation = steady.word("engine-BTC", Word.GENERATION)
