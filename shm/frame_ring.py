@@ -23,17 +23,15 @@ from shm.layout import (
     HEAD_WORD,
     HEADER_BYTES,
     INTENT_WORD,
-    SLOT_LENGTH_AT,
     FileSpec,
 )
 from shm.liveness import Probe
-from shm.slots import Block, Slot, SlotArray, pack_body, plausible_next, slot_of
+from shm.slots import Block, Slot, SlotArray, pack_body, plausible_next, slots_of
 from shm.words import Words
 
 __all__ = ["FrameReader", "FrameWriter", "History", "RepairReport", "Slot"]
 
 LATEST_ROUNDS: Final = 8
-_LENGTH: Final = slice(SLOT_LENGTH_AT, SLOT_LENGTH_AT + 4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,8 +184,7 @@ class FrameReader(ReaderAttachment):
     def history(self, start: int, stop: int) -> History:
         """Frames `start` <= n < `stop`, clipped to what is there; one or two block copies."""
         bulk = self.bulk(start, stop)
-        lengths = bulk.rows[:, _LENGTH].copy().view("<u4")[:, 0].tolist()
-        return History([slot_of(row, length) for row, length in zip(bulk.rows, lengths)], bulk.missing, bulk.lapped)
+        return History(slots_of(bulk.rows), bulk.missing, bulk.lapped)
 
     def bulk(self, start: int, stop: int) -> Bulk:
         """As `history`, for callers that take columns out of the raw rows (slot header included)."""

@@ -160,11 +160,15 @@ class SlotArray:
         return Scan(np.sort(numbers[good]), int(np.count_nonzero(used & ~good)))
 
 
-def slot_of(row: Block, length: int) -> Slot:
-    """Slot from one verified row of a block."""
-    raw = row[SLOT_BODY_AT : SLOT_HEADER_BYTES + length].tobytes()
-    frame_no, ts_ns, published_ns, _, kind, flags, epoch, link = SLOT_BODY.unpack_from(raw)
-    return Slot(frame_no, epoch, ts_ns, published_ns, kind, flags, link, raw[_BODY_HEAD:])
+def slots_of(rows: Block) -> list[Slot]:
+    """Slots from verified rows of a private block; each payload is a copy of its own."""
+    flat, stride = rows.reshape(-1).data, rows.shape[1]
+    found = []
+    for start in range(0, len(flat), stride):
+        frame_no, ts_ns, published_ns, length, kind, flags, epoch, link = SLOT_BODY.unpack_from(flat, start + SLOT_BODY_AT)
+        payload = flat[start + SLOT_HEADER_BYTES : start + SLOT_HEADER_BYTES + length].tobytes()
+        found.append(Slot(frame_no, epoch, ts_ns, published_ns, kind, flags, link, payload))
+    return found
 
 
 def plausible_next(best: int, head: int, begun: int, slots: int) -> int:
