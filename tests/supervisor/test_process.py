@@ -19,6 +19,7 @@ import pytest
 from shm.board_words import State, Word
 from shm.liveness import WriterState
 from supervisor.policy import HangReason
+from tests.conftest import skip_or_fail
 from tests.supervisor.rig import ROOT, Tree, gone, tree, until
 
 pytestmark = pytest.mark.slow
@@ -257,6 +258,18 @@ def test_repeated_stop_signals_stop_once_in_order_and_leave_nothing() -> None:
         assert {path.name for path in one.data.iterdir()} == {"supervisor.lock", "modes.json"}
 
 
+@pytest.mark.covers("A2-H5", "P11")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stop_in_the_middle_of_the_start_leaves_nothing(number: int) -> None:
+    with tree() as one:
+        one.start(wait=False)
+        one.await_log("engine-BTC started as process")
+        os.kill(one.pid, number)
+        assert one.wait() == 0
+        assert one.pids() == {}
+        assert not (one.directory / "run").exists()
+
+
 @pytest.mark.covers("P11")
 def test_deaf_child_is_killed_in_its_share_of_the_stop_time() -> None:
     with tree({"supervisor.stop_timeout_s": "1"}) as one:
@@ -470,6 +483,22 @@ def test_port_in_use_is_a_boot_failure(tmp_path: Path) -> None:
     assert ended.returncode == 3
     assert f"api.port: 127.0.0.1 port {port} cannot be used: Address already in use" in ended.stderr
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.covers("F13", "P6")
+def test_full_runtime_directory_is_a_boot_failure(tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(small)], check=False).returncode:
+        skip_or_fail("mounting a small tmpfs needs root")
+    try:
+        ended = supervise("--no-config", "--set", "api.port=0", "--data-dir", str(tmp_path / "data"), "--runtime-dir", str(small))
+        assert ended.returncode == 3
+        assert "NoSpace: no room for" in ended.stderr
+        left = [path for path in small.rglob("*") if path.is_file()]
+        assert not left, "what was made before it became full is removed"
+    finally:
+        subprocess.run(["umount", "--lazy", str(small)], check=True)
 
 
 def test_usage_error_is_2() -> None:
