@@ -389,9 +389,7 @@ def parse_header(page: bytes, file_bytes: int) -> Header:
     if digest(page[:LINE_0_BYTES] + constant, 0) != stored:
         raise LayoutMismatch("the header digest does not match the header")
     if (header_bytes, slot_header) != (HEADER_BYTES, SLOT_HEADER_BYTES):
-        raise LayoutMismatch(
-            f"headers must be {HEADER_BYTES} and {SLOT_HEADER_BYTES} bytes, were {header_bytes} and {slot_header}"
-        )
+        raise LayoutMismatch(f"headers must be {HEADER_BYTES} and {SLOT_HEADER_BYTES} bytes, were {header_bytes} and {slot_header}")
     header = Header(_parse_spec(page, kind, slots, stride), uuid, created_ns)
     if _directory(header.spec) != page[DIRECTORY_AT : DIRECTORY_AT + DIRECTORY_BYTES]:
         raise LayoutMismatch("the document directory does not describe contiguous documents")
