@@ -65,6 +65,11 @@ class Around:
 
     async def process_response(self, req: Request, resp: Response, _resource: object, _succeeded: bool) -> None:
         """Headers that every answer has, errors too."""
+        try:
+            # Rendered here and not where Falcon would: there, a value that JSON cannot hold gives a 500 without a body.
+            await resp.render_body()
+        except Exception as error:  # noqa: BLE001  whatever it is, it becomes the answer
+            await _answer_unexpected(req, resp, error, {})
         request_id = next(self._ids).decode("ascii")
         resp.set_header(NOSNIFF[0].decode("ascii"), NOSNIFF[1].decode("ascii"))
         resp.set_header(REQUEST_ID.decode("ascii"), request_id)
@@ -109,7 +114,7 @@ def _set(resp: Response, error: ApiError) -> None:
     resp.content_type = falcon.MEDIA_JSON
     resp.data = error.body()
     # A build may have failed halfway: nothing of the data answer stays.
-    resp.stream = None
+    resp.stream, resp.media = None, None
     for name in ("ETag", "X-Seq", "X-Epoch", "X-Age-Ms", "X-Stale"):
         resp.delete_header(name)
     resp.set_header("Cache-Control", NO_STORE)

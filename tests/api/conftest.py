@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mpengine.config import Settings, load, resolve_directories
+from tests.api.world import World
 
 TEXT = """
 [api]
@@ -40,3 +41,11 @@ def settings(tmpfs: Path) -> Settings:
     for name in ("data", "run"):
         (tmpfs / name).mkdir()
     return found
+
+
+@pytest.fixture
+def world(settings: Settings) -> Iterator[World]:
+    """Writers and applications of one instance, all closed afterwards."""
+    found = World(settings)
+    yield found
+    found.close()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 
@@ -168,6 +171,63 @@ def venue_feed(state: Any = "LIVE", **values: Any) -> VenueFeed:
     return VenueFeed(**{**defaults, **values})
 
 
+@dataclass(frozen=True)
+class Reply:
+    """What came back."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def error(self) -> tuple[int, str]:
+        """(status, code) of an error answer; asserts its form."""
+        found = self.json
+        assert list(found) == ["error", "detail"] and all(isinstance(value, str) for value in found.values()), found
+        return self.status, found["error"]
+
+
+async def ask(app: Service, target: str, *, method: str = "GET", headers: dict[str, str] | None = None) -> Reply:
+    """One request straight into the ASGI callable, as a server would hand it over."""
+    raw_path, _, query = target.partition("?")
+    messages: list[Any] = []
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "method": method,
+        "scheme": "http",
+        "path": unquote(raw_path),
+        "raw_path": raw_path.encode("latin-1"),
+        "query_string": query.encode("latin-1"),
+        "root_path": "",
+        "headers": [(name.lower().encode(), value.encode("latin-1")) for name, value in (headers or {}).items()],
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 8899),
+    }
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        messages.append(message)
+
+    await app(scope, receive, send)
+    start, *rest = messages
+    found = {name.decode().lower(): value.decode("latin-1") for name, value in start["headers"]}
+    assert len(found) == len(start["headers"]), "a header came twice"
+    return Reply(start["status"], found, b"".join(message.get("body", b"") for message in rest))
+
+
+def get(app: Service, target: str, **how: Any) -> Reply:
+    """`ask` from a test that has no loop."""
+    return asyncio.run(ask(app, target, **how))
+
+
 @dataclass
 class World:
     """Writers of one instance, opened when they are first used."""
@@ -175,10 +235,13 @@ class World:
     settings: Settings
     clock: FakeClock = field(default_factory=FakeClock)
     _open: dict[Path, Any] = field(default_factory=dict)
+    _apps: list[Service] = field(default_factory=list)
 
     def app(self) -> Service:
         """An application over these files, on the test's clock."""
-        return create_app(self.settings, clock=self.clock.clock())
+        app = create_app(self.settings, clock=self.clock.clock())
+        self._apps.append(app)
+        return app
 
     def depth(self, symbol: str = "BTC") -> FrameWriter:
         path = self.settings.paths.depth(symbol)
@@ -235,6 +298,9 @@ class World:
         self._open.pop(path).close()
 
     def close(self) -> None:
+        for app in self._apps:
+            app.context.builder.close()
+            app.context.sources.close()
         for writer in self._open.values():
             writer.close()
         self._open.clear()
