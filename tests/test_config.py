@@ -93,6 +93,7 @@ def test_both_edges_of_every_number(section: str) -> None:
         ("[symbols.BTC]\ntick = 50.0\n", "tick: must not be above book_step"),
         ("[symbols.BTC]\naxis_low = 200000.0\n", "axis_low: must be below axis_high"),
         ('[symbols.BTC]\n[symbols.ETH]\nbinance = "BTCUSDT"\n', "binance name BTCUSDT is used twice"),
+        ("[engine]\nring_units = 4096\n[ingest]\nflush_bytes = 262144\n", "ingest.flush_bytes: must not be above a quarter"),
         ("[supervisor]\nbackoff_first_s = 40\n", "backoff_first_s: must not be above backoff_max_s"),
         ("[simulator]\nenabled = true\nport = 8899\n", "simulator.port: must differ from api.port"),
         ("[symbols]\n", "at least one symbol"),

@@ -85,15 +85,11 @@ class Ingest:
     def _open_shared(self, row: int | None) -> None:
         from mpengine.ingest.rings import open_rings
         from shm.document import DocumentWriter
-        from shm.layout import UNIT, feeds_spec
+        from shm.layout import feeds_spec
 
         settings, paths = self._settings, self._settings.paths
-        units = settings.engine.ring_units
-        if 2 * (settings.ingest.flush_bytes + UNIT) > units * UNIT:
-            raise BootFailure(
-                f"ingest.flush_bytes: a ring of {units} units takes batches of at most {units * UNIT // 2 - UNIT} bytes"
-            )
-        self._rings = open_rings({name: paths.events(name) for name in settings.symbols}, units, self._counts)
+        rings = {name: paths.events(name) for name in settings.symbols}
+        self._rings = open_rings(rings, settings.engine.ring_units, self._counts)
         self._documents = DocumentWriter.open(paths.feeds, feeds_spec())
         if row is not None:
             from shm.board import BoardReader

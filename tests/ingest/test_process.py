@@ -450,14 +450,6 @@ def test_a_foreign_capture_served_with_stamps_gives_the_ring_what_replay_gives(s
         assert_served_as_replayed(stack("ingest.receive_clock=sender", *more, port=server.port), files)
 
 
-def test_settings_that_make_no_sense_end_the_process_with_the_boot_code(stack: Callable[..., Stack]) -> None:
-    one = stack("engine.ring_units=4096", "ingest.flush_bytes=262144")
-    process = one.start()
-    _, log = process.communicate(timeout=20)
-    assert process.returncode == 3
-    assert b"ingest.flush_bytes" in log
-
-
 def test_a_second_ingest_is_refused(stack: Callable[..., Stack]) -> None:
     one = stack()
     one.start()
