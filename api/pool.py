@@ -39,7 +39,7 @@ from shm.process_shell import Exit, ProcessShell, die_with_parent
 
 MASTER: Final = "api-master"
 BEAT_S: Final = 0.25
-BIND_FOR_S: Final = 5.0
+BIND_FOR_S: Final = 3.0
 FIXED_SIZE_SIGNALS: Final = (signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR2, signal.SIGWINCH)
 
 log = logging.getLogger("api.pool")
