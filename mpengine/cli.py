@@ -117,8 +117,15 @@ def demo(config: Path | None, overrides: tuple[str, ...], port: int, directory: 
     captures = "[" + ", ".join(f'"{path.resolve()}"' for path in capture) + "]"
     values = {
         "simulator.enabled": "true", "simulator.seed": seed, "simulator.captures": captures, "instance.name": "demo",
-        "instance.data_dir": (directory / "data").resolve(), "api.host": "127.0.0.1", "api.port": port,
+        "instance.data_dir": (directory / "data").resolve(), "api.host": "127.0.0.1", "api.port": port, "log.level": "WARNING",
     }  # fmt: skip
+    click.echo(
+        "Starting a simulated exchange, ingest, an engine per symbol and the API on this machine. Ctrl-C ends all of it.\n"
+        "When it is ready its address appears here; the first frames follow within half a minute (each is a 30 s average):\n"
+        f"  curl -s 'http://127.0.0.1:{port}/orderbook_heatmap?symbol=BTC'\n"
+        f"  curl -s 'http://127.0.0.1:{port}/health'\n"
+        "  mpengine status --demo        (another terminal; --set log.level=INFO here shows the log)"
+    )
     _supervise(_supervisor_arguments(config, [*(f"{key}={value}" for key, value in values.items()), *overrides]))
 
 
