@@ -68,7 +68,7 @@ def lives(one: Tree, *but: str) -> dict[str, int]:
 def settled(one: Tree) -> None:
     """Everything runs and follows the market; what a fault test begins and ends with."""
     for name in CHILDREN:
-        until(f"{name} LIVE", lambda name=name: one.state(name) is State.LIVE)
+        until(f"{name} LIVE", lambda name=name: one.state(name) is State.LIVE and not gone(one.child(name)))
     for name in WORKERS:
         until(f"{name} up", lambda name=name: one.word(name, Word.STATE) == State.LIVE and not gone(one.child(name)))
     until("every book is synced", lambda: healthy(one))

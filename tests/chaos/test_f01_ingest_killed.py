@@ -31,9 +31,10 @@ def test_killed_ingest_comes_back_with_a_new_epoch_and_engines_see_the_gap(real:
 
 @pytest.mark.covers("F1")
 def test_served_data_keeps_its_values_while_ingest_is_away(real: Tree) -> None:
-    before = get(real, "/health")[1]["symbols"]
+    before, generation = get(real, "/health")[1]["symbols"], real.word("ingest", Word.GENERATION)
     os.kill(real.child("ingest"), signal.SIGKILL)
     after = get(real, "/health")[1]["symbols"]
     for symbol, found in after.items():
         assert found["book"] != "none"
         assert (found["depth_seq"] is None) == (before[symbol]["depth_seq"] is None), "never zeroed, never hidden"
+    real.await_new_life("ingest", generation)
