@@ -23,7 +23,7 @@ from api.clock import Clock
 from api.context import Context, Lifetime
 from api.depth import DepthFrames
 from api.health import Health
-from api.hooks import NOSNIFF, REQUEST_ID, Around, Counts, install_errors, request_ids
+from api.hooks import NOSNIFF, REQUEST_ID, Around, Counts, access, install_errors, request_ids
 from api.media import JsonHandler
 from api.resources import candles, depth, depth_stats
 from api.resources.data import target_of
@@ -144,6 +144,7 @@ class Service:
         """The connection has answered by itself: too large, too many."""
         self.counts.requests += 1
         self.counts.add(status)
+        access.info("(refused by the connection) %s", status)
 
     def drain(self) -> None:
         """The worker has been asked to stop."""

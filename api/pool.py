@@ -19,6 +19,7 @@ import signal
 import socket
 import sys
 import time
+import warnings
 from collections import Counter
 from collections.abc import Iterable
 from functools import cache
@@ -162,7 +163,9 @@ def on_starting(server: Any) -> None:
     """Before gunicorn opens sockets: log, board row, the listening sockets. Ends with code 3 where one of them fails."""
     current = settings()
     process_log.configure(MASTER, current.log.level)
-    # A fork copies the log without its thread, perhaps in the middle of a line; the child starts with a fresh one.
+    # A fork copies the log without its thread, perhaps in the middle of a line; the child starts with a fresh one. That thread
+    # is the only one of the master, so what Python 3.12 and later say about forks of threaded processes does not apply.
+    warnings.filterwarnings("ignore", "This process .* is multi-threaded, use of fork", DeprecationWarning)
     os.register_at_fork(after_in_child=lambda: process_log.configure("api-worker", current.log.level))
     try:
         board = current.paths.board

@@ -1,21 +1,20 @@
 """Requests per second and latency of the HTTP API, one worker, loopback, keep-alive::
 
-    N connections (this process) ==> gunicorn worker: protocol -> cache hit | Falcon -> cache | build from rings
-                                 ==> gunicorn worker: protocol -> bare ASGI callable, body of the same size      (baseline)
+    N connections (this process) ==> gunicorn worker: parser -> known answer | Falcon -> cache | build from rings
+                                 ==> gunicorn worker: parser -> bare ASGI callable, body of the same size      (baseline)
+                                 ==> uvicorn: FastAPI, a response encoded before, body of the same size        (peer, if there)
 
-    python -m bench.api [--quick] [--json]
-
-Both servers run at the same time, and their rounds alternate, so that a ratio compares the same minute of the same machine. The
+All servers run at the same time, and their rounds alternate, so that a ratio compares the same minute of the same machine. The
 client is a process of its own on another core and costs about as much as the server: with fewer than two free cores the numbers
 say more about the client. Requests per second are a result to read; nothing passes or fails by them.
+
+python -m bench.api [--quick] [--json]
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import itertools
-import json
 import os
 import shutil
 import signal
@@ -25,15 +24,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import uvloop
 
+from bench import fastapi_peer
+from bench.common import Row, main, report
 from mpengine.config import Settings, encode, load, resolve_directories
 from shm.frame_ring import FrameWriter
 from shm.frames import Frame
@@ -244,11 +244,17 @@ def server(settings: Settings, application: str) -> Iterator[int]:
     """A gunicorn with one worker; yields its port. Raises RuntimeError where it does not answer within 20 s."""
     settings.paths.settings.write_bytes(encode(settings))
     command = [sys.executable, "-m", "gunicorn", "-c", "python:api.gunicorn_conf", application]
-    environment = {**os.environ, "MPENGINE_SETTINGS": str(settings.paths.settings)}
-    process = subprocess.Popen(command, env=environment, cwd=Path(__file__).parents[1])
+    with running(command, settings.api.port, {"MPENGINE_SETTINGS": str(settings.paths.settings)}) as port:
+        yield port
+
+
+@contextmanager
+def running(command: list[str], port: int, environment: dict[str, str]) -> Iterator[int]:
+    """A process that listens on `port`."""
+    process = subprocess.Popen(command, env={**os.environ, **environment}, cwd=Path(__file__).parents[1])
     try:
-        _wait_for(settings.api.port)
-        yield settings.api.port
+        _wait_for(port)
+        yield port
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(20)
@@ -278,74 +284,75 @@ def free_port() -> int:
 # --- the bench --------------------------------------------------------------------------------------------------------
 
 
-async def _alternate(case: Case, api: int, bare: int, seconds: float) -> dict[str, Any]:
-    """Best of the rounds of the case and of its baseline, taken in turns."""
-    await Load(case).run(api, 1, seconds / 10)  # the first one builds
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Where the servers listen; `peer` None: FastAPI is not there."""
+
+    api: int
+    bare: int
+    peer: int | None
+
+
+async def _measure(case: Case, ports: Ports, seconds: float) -> Row:
+    """Best of the rounds of the case, of its baseline and of the peer, taken in turns."""
+    body = (await Load(case).run(ports.api, 1, seconds / 10)).body_bytes  # the first one builds
+    others: dict[str, tuple[int, str]] = {"bare": (ports.bare, f"/{body}")} if case.baseline else {}
+    if case.baseline and ports.peer is not None:
+        others["fastapi"] = (ports.peer, f"/orderbook_heatmap?symbol=BTC&size={body}")
     own: list[Measured] = []
-    base: list[Measured] = []
+    theirs: dict[str, list[Measured]] = {name: [] for name in others}
     for _ in range(ROUNDS):
-        own.append(await Load(case).run(api, case.connections, seconds))
-        if case.baseline:
-            constant = Case("bare", same(f"/{own[-1].body_bytes}"), case.connections)
-            base.append(await Load(constant).run(bare, case.connections, seconds))
+        own.append(await Load(case).run(ports.api, case.connections, seconds))
+        for name, (port, target) in others.items():
+            constant = Case(name, same(target), case.connections)
+            theirs[name].append(await Load(constant).run(port, case.connections, seconds))
     best = max(own, key=lambda one: one.per_second)
-    result: dict[str, Any] = {
-        "name": case.name,
+    rates = {name: max(one.per_second for one in measured) for name, measured in theirs.items()}
+    return {
+        "case": case.name,
         "connections": case.connections,
-        "requests_per_s": round(best.per_second, 1),
-        "p50_ms": round(best.p50_ms, 3),
-        "p99_ms": round(best.p99_ms, 3),
-        "body_bytes": best.body_bytes,
-        "statuses": sorted(best.statuses),
+        "requests/s": round(best.per_second),
+        "p50 ms": round(best.p50_ms, 3),
+        "p99 ms": round(best.p99_ms, 3),
+        "bytes": best.body_bytes,
+        "status": " ".join(str(status) for status in sorted(best.statuses)),
+        "bare/s": round(rates["bare"]) if "bare" in rates else None,
+        "of bare": round(best.per_second / rates["bare"], 2) if "bare" in rates else None,
+        "of FastAPI": round(best.per_second / rates["fastapi"], 2) if "fastapi" in rates else None,
     }
-    if base:
-        bare_best = max(base, key=lambda one: one.per_second)
-        result["bare_requests_per_s"] = round(bare_best.per_second, 1)
-        result["ratio_to_bare"] = round(best.per_second / bare_best.per_second, 3)
-    return result
 
 
-async def _run(quick: bool, api: int, bare: int) -> list[dict[str, Any]]:
+async def _all(quick: bool, ports: Ports) -> list[Row]:
     seconds = 0.3 if quick else 2.0
-    return [await _alternate(case, api, bare, seconds) for case in cases()]
+    return [await _measure(case, ports, seconds) for case in cases()]
 
 
-def run(quick: bool) -> list[dict[str, Any]]:
+def run(quick: bool) -> list[Row]:
     """Results of every case, in order. Raises RuntimeError where a server does not come up or closes a connection."""
     root = Path(tempfile.mkdtemp(prefix="mpengine-bench-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
+    peer = fastapi_peer.interpreter()
     try:
         (root / "data").mkdir()
         own, base = (make_settings(root, name, free_port()) for name in ("api", "bare"))
         fill(own)
-        with (
-            server(own, "api.app:get_app()") as api,
-            server(base, "bench.bare_asgi:get_app()") as bare,
-            asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
-        ):
-            return runner.run(_run(quick, api, bare))
+        with ExitStack() as stack:
+            api = stack.enter_context(server(own, "api.app:get_app()"))
+            bare = stack.enter_context(server(base, "bench.bare_asgi:get_app()"))
+            port = free_port()
+            if peer is not None:
+                stack.enter_context(running([peer, fastapi_peer.__file__, str(port)], port, {}))
+            runner = stack.enter_context(asyncio.Runner(loop_factory=uvloop.new_event_loop))
+            rows = runner.run(_all(quick, Ports(api, bare, None if peer is None else port)))
     finally:
         shutil.rmtree(root)
-
-
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description="throughput and latency of the HTTP API against a bare ASGI callable")
-    parser.add_argument("--quick", action="store_true", help="0.3 s a round instead of 2 s")
-    parser.add_argument("--json", action="store_true", help="one JSON object per line")
-    options = parser.parse_args()
-    results = run(options.quick)
-    if options.json:
-        for result in results:
-            print(json.dumps(result))
-        return
-    print(f"{os.cpu_count()} cores, best of {ROUNDS} rounds, one worker, client on the same machine")
-    print(f"FastAPI: {'importable, not measured here' if find_spec('fastapi') else 'not measured, not installed'}")
-    print(f"{'case':36} {'conn':>4} {'req/s':>9} {'p50 ms':>8} {'p99 ms':>8} {'bytes':>9} {'of bare':>8}")
-    for one in results:
-        ratio = one.get("ratio_to_bare", "")
-        print(f"{one['name']:36} {one['connections']:4} {one['requests_per_s']:9.0f} {one['p50_ms']:8.3f} "
-              f"{one['p99_ms']:8.3f} {one['body_bytes']:9} {ratio:>8}")  # fmt: skip
+    note = (
+        ""
+        if peer is not None
+        else "FastAPI: not measured, not installed (MPENGINE_PEER_PYTHON may name an interpreter that has it)"
+    )
+    report(f"HTTP API, one worker, best of {ROUNDS} rounds", rows, note)
+    return rows
 
 
 if __name__ == "__main__":
-    main()
+    main(run, "bench.api")
