@@ -71,6 +71,7 @@ def check_after_death(reader: FrameReader) -> int:
     return head
 
 
+ENOUGH = 200
 HUNTS = [
     (1, 4096, 1.0), (1, 262_144, 1.0), (2, 8192, 1.0), (4, 16_384, 1.0),
     *(pytest.param(slots, stride, 12.0, marks=stress) for slots in (1, 2, 4) for stride in (4096, 16_384, 262_144)),
@@ -78,19 +79,20 @@ HUNTS = [
 
 
 class Unchecked:
-    """The control: copies the slot that is in work and believes the frame number it finds there."""
+    """The control: in the slot that is in work it looks at number and length, then copies the payload, and believes both."""
 
     def __init__(self, path: Path, spec: FileSpec) -> None:
         self.mapped, self.spec = files.open_reader(path, spec), spec
         self.reads = self.torn = 0
 
     def read(self) -> None:
-        n = self.mapped.words.load_acquire(layout.HEAD_WORD)
-        at = layout.HEADER_BYTES + n % self.spec.slots * self.spec.stride
-        copy = self.mapped.words.copy_out(at, self.spec.stride)
-        told = int.from_bytes(copy[16:24], "little")
+        words = self.mapped.words
+        at = layout.HEADER_BYTES + words.load_acquire(layout.HEAD_WORD) % self.spec.slots * self.spec.stride
+        told = words.load_acquire((at + layout.SLOT_FIELDS["frame_no"]) // 8)
+        length = words.load_acquire((at + layout.SLOT_FIELDS["length"]) // 8) & 0xFFFF_FFFF
+        payload = words.copy_out(at + layout.SLOT_HEADER_BYTES, min(length, self.spec.payload_bytes))
         self.reads += 1
-        self.torn += copy[64:] != oracle(told, self.spec.payload_bytes)
+        self.torn += payload != oracle(told, self.spec.payload_bytes)
 
 
 @pytest.mark.covers("A1-M3")
@@ -98,7 +100,8 @@ class Unchecked:
 def test_readers_see_no_tear(spawn: Spawn, tmpfs: Path, slots: int, stride: int, seconds: float) -> None:
     """The oracle knows every frame by its number, without the digest; the control reads the same slots without any check.
 
-    Goes on (up to 20 times as long) until the control has found its 1 %: without it the run proves nothing.
+    Goes on (up to 20 times as long) until the control has found enough: without torn frames to find the run proves nothing. The
+    share of them is printed and not judged: where others use the cores, writer and reader take turns and tear less.
     """
     path, spec = tmpfs / "depth.ring", plain_spec(slots, stride)
     FrameWriter.open(path, spec).close()
@@ -109,7 +112,7 @@ def test_readers_see_no_tear(spawn: Spawn, tmpfs: Path, slots: int, stride: int,
     with FrameReader.open(path, spec) as reader:
         wait_until(lambda: reader.head() > 10, "frames")
         begin = time.monotonic()
-        while (spent := time.monotonic() - begin) < 20 * seconds and (spent < seconds or control.torn < 0.01 * control.reads):
+        while (spent := time.monotonic() - begin) < 20 * seconds and (spent < seconds or control.torn < ENOUGH):
             for _ in range(50):
                 slot = reader.latest()
                 control.read()
@@ -122,7 +125,7 @@ def test_readers_see_no_tear(spawn: Spawn, tmpfs: Path, slots: int, stride: int,
         print(f"{slots} x {stride}: {accepted} accepted, {wrong} wrong, {none} not available, {reader.retries} retries; "
               f"unchecked: {control.torn / control.reads:.1%} torn of {control.reads}")  # fmt: skip
     assert wrong == 0
-    assert control.torn >= 0.01 * control.reads, "the control must find torn frames"
+    assert control.torn >= ENOUGH, "the control must find torn frames"
 
 
 @pytest.mark.timeout(600)
