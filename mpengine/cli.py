@@ -169,6 +169,8 @@ def status(config: Path | None, overrides: tuple[str, ...], as_json: bool, of_de
 
 def _located(settings: Settings) -> Settings:
     """Settings with the directories where the supervisor of this instance puts them."""
+    import msgspec
+
     from mpengine.config import resolve_directories
     from shm.directories import default_data_directory, default_runtime_base, runtime_folder
     from shm.liveness import boot_id
@@ -177,7 +179,9 @@ def _located(settings: Settings) -> Settings:
     base = Path(settings.instance.runtime_dir) if settings.instance.runtime_dir else default_runtime_base(os.environ, os.getuid())
     runtime = runtime_folder(base, name, boot_id()[0])
     data = default_data_directory(os.environ, Path.home(), name)
-    return resolve_directories(settings, data=data, runtime=runtime)
+    # What the settings name is the base; the folder of this instance and boot in it is the supervisor's choice.
+    instance = msgspec.structs.replace(settings.instance, runtime_dir="")
+    return resolve_directories(msgspec.structs.replace(settings, instance=instance), data=data, runtime=runtime)
 
 
 @main.command()

@@ -255,6 +255,9 @@ class DocumentId(IntEnum):
     FEEDS = 6
 
 
+_PADDING: Final = tuple(bytes(LEVEL_BYTES * missing) for missing in range(4))
+
+
 def pack_clock(recv_ts_ns: int) -> bytes:
     """A clock tick: engine time becomes at least `recv_ts_ns`."""
     return EVENT.pack(Kind.CLOCK, 0, 0, 0, 0, recv_ts_ns, recv_ts_ns, 0, 0, 0.0, 0.0, 0.0)
@@ -286,7 +289,7 @@ def pack_levels(
     """
     count = bids + asks
     head = DEPTH.pack(kind, venue, 0, flags, count, venue_ts_ns, recv_ts_ns, last, previous, first, bids, asks, 0)
-    return head + levels + bytes(-len(levels) % UNIT)
+    return head + levels + _PADDING[-count % 4]
 
 
 def pack_gap(venue: int, scope: GapScope, recv_ts_ns: int) -> bytes:

@@ -50,7 +50,8 @@ class Diff(NamedTuple):
     @property
     def prices(self) -> list[float]:
         """Prices of all levels, bids first."""
-        return self.block.price_list[self.start : self.start + self.bids + self.asks]
+        found: list[float] = self.block.prices[self.start : self.start + self.bids + self.asks].tolist()
+        return found
 
 
 def read_diff(body: bytes, offset: int, block: LevelBlock) -> Diff:

@@ -32,26 +32,33 @@ class LevelBlock:
     once per diff takes half of the time of a diff that arrives with others (bench wire). A single diff is a block of its own.
     """
 
-    __slots__ = ("_grid", "_index", "_index_list", "price_list", "prices", "qty", "qty_list")
+    __slots__ = ("_bad", "_grid", "_index", "_places", "prices", "qty")
 
     def __init__(self, body: bytes) -> None:
         flat = np.frombuffer(body, np.float64)
         self.prices, self.qty = flat[::2], flat[1::2]
-        self.price_list: list[float] = self.prices.tolist()
-        self.qty_list: list[float] = self.qty.tolist()
-        self._grid: tuple[float, int, int] | None = None
+        self._grid: object = None
         self._index: npt.NDArray[np.int64] = np.zeros(0, np.int64)
-        self._index_list: list[int] = []
+        self._places: list[int] = []
+        with np.errstate(all="ignore"):
+            # NaN fails every comparison, so these cover NaN, infinities and negatives.
+            good = (self.qty >= 0.0) & (self.qty < LARGEST_QTY) & (self.prices > 0.0) & (self.prices < math.inf)
+        self._bad: list[int] = [0, *np.cumsum(~good).tolist()]
 
-    def index(self, tick: float, origin: int, size: int) -> tuple[npt.NDArray[np.int64], list[int]]:
-        """Tick indices relative to `origin`, as array and list: -1 below the ladder, `size` above. Meaningless for no price."""
-        if self._grid != (tick, origin, size):
+    def sound(self, start: int, stop: int) -> bool:
+        """Whether each pair from `start` to before `stop` can be a level: finite price above 0, quantity from 0 to LARGEST_QTY."""
+        return self._bad[start] == self._bad[stop]
+
+    def on_grid(self, ladder: Ladder) -> tuple[npt.NDArray[np.int64], list[int]]:
+        """Tick indices within `ladder`, as array and list: -1 below it, its size above. Meaningless where there is no price."""
+        if self._grid is not ladder.grid:
             with np.errstate(all="ignore"):
                 # Clipped while they are floats: a huge price must not wrap into the ladder when it becomes an integer.
-                self._index = np.clip(np.rint(self.prices / tick) - origin, -1.0, size).astype(np.int64)
-            self._index_list = self._index.tolist()
-            self._grid = (tick, origin, size)
-        return self._index, self._index_list
+                at = np.clip(np.rint(self.prices / ladder.tick) - ladder.origin, -1.0, ladder.size)
+                self._index = at.astype(np.int64)
+            self._places = self._index.tolist()
+            self._grid = ladder.grid
+        return self._index, self._places
 
     def raw(self, start: int, count: int) -> bytes:
         """The bytes of `count` pairs from pair `start`."""
@@ -76,7 +83,7 @@ class Ladder:
         "best_bid",
         "bid",
         "bid_unverified",
-        "dropped",
+        "dropped", "grid",
         "has_unverified",
         "origin",
         "prune_pct",
@@ -101,6 +108,7 @@ class Ladder:
         self._make_arrays()
 
     def _make_arrays(self) -> None:
+        self.grid = object()  # a new one for each window, so that a block knows for which one it was converted
         # One element more than ticks: -1 and `size`, what lies outside, both mean the last one, which nobody reads.
         self._all_bid, self._all_ask = np.zeros(self.size + 1), np.zeros(self.size + 1)
         self.bid, self.ask = self._all_bid[:-1], self._all_ask[:-1]
@@ -179,13 +187,9 @@ class Ladder:
         Raises BadLevels, before anything is changed, for numbers that cannot be in a book.
         """
         split, stop = start + bids, start + bids + asks
-        if start == stop:
-            return
-        prices, quantities = block.price_list[start:stop], block.qty_list[start:stop]
-        # NaN and infinities make a sum fail its test, so these few cover every bad number.
-        if min(quantities) < 0.0 or not sum(quantities) < LARGEST_QTY or not math.isfinite(sum(prices)):
+        if not block.sound(start, stop):
             raise BadLevels("level out of range")
-        index, places = block.index(self.tick, self.origin, self.size)
+        index, places = block.on_grid(self)
         if bids:
             self._apply_bids(index[start:split], block.qty[start:split], places[start:split])
         if asks:

@@ -66,6 +66,7 @@ _HEADER: Final = re.compile(rb'"E":[1-9]\d{12},"T":([1-9]\d{12}),"s":"([^"\\]+)"
 _ASKS: Final = b'],"a":['
 _PAIR: Final = b'["",""],'
 _PAIRS: Final = _PAIR * 4096
+_ZERO_PRICE: Final = b'["0'  # how a price of 0 begins, and one below 1
 _DIGITS: Final = b"0123456789."
 _NOT_NUMBER: Final = b'"[]a:'
 _PREFIX: Final = b'{"stream":"'
@@ -318,7 +319,7 @@ class Binance:
             flat = orjson.loads(b"[" + levels.translate(None, _NOT_NUMBER) + b"]")
         except orjson.JSONDecodeError:
             return 0
-        if len(flat) != 2 * (bids + asks) or 0 in flat[::2]:
+        if len(flat) != 2 * (bids + asks) or (_ZERO_PRICE in levels and 0 in flat[::2]):
             return 0
         venue_ns = int(traded_ms) * 1_000_000
         if self._is_new_diff(stream.symbol, last_id):
