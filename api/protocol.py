@@ -191,8 +191,8 @@ class BoundedProtocol(HttpToolsProtocol):
         method = self.parser.get_method()
         if method not in METHODS or self.flow.write_paused or self.pipeline or self._unfinished():
             return False
-        # HTTP/1.0 goes the long way, which knows when such a connection may be kept.
-        if self.parser.get_http_version() != "1.1":
+        # HTTP/1.0 goes the long way, which knows when such a connection may be kept; an upgrade has its own.
+        if self.parser.get_http_version() != "1.1" or self.parser.should_upgrade():
             return False
         keep = not self._draining and self.parser.should_keep_alive()
         more = self.server_state.default_headers if keep else [*self.server_state.default_headers, CLOSE]

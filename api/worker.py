@@ -1,7 +1,7 @@
 """The gunicorn worker: uvicorn's, with the settings it does not pass by itself, bounded connections and a board row.
 
-Imported by the master (gunicorn looks the class up there), so nothing heavy may be imported here: the application is loaded by
-each worker for itself, after the fork.
+Imported by the master, since gunicorn looks the class up there; the application is loaded by each worker for itself, after the
+fork. What the master has imported stays as it is until a new master: a reload takes new settings, not new code.
 """
 
 from __future__ import annotations

@@ -337,7 +337,6 @@ def test_a_stopped_engine_leaves_its_last_frame_readable(world: World) -> None:
     assert body["stale"] is True and body["age_s"] == 7230.0 and max(body["bid_u8"]) > 0
 
 
-@pytest.mark.covers("S-L3")
 def test_a_torn_slot_is_an_absent_row(world: World) -> None:
     world.add_history(4)
     ring = world.depth()

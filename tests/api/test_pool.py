@@ -152,7 +152,6 @@ def test_a_worker_beats_and_adds_its_counts(world: World, board: Board) -> None:
     presence.close()
 
 
-@pytest.mark.covers("E-C1")
 def test_counters_go_on_with_the_next_worker_of_the_slot(world: World, board: Board) -> None:
     for epoch in (1, 2, 3):
         presence = Presence(world.settings.paths.board, 0, [])

@@ -284,7 +284,6 @@ def test_a_finished_request_has_no_time_out() -> None:
     run(test, replace(LIMITS, request_timeout_s=0.05))
 
 
-@pytest.mark.covers("F11")
 def test_who_reads_nothing_is_closed_and_the_others_are_served() -> None:
     async def test(rig: Rig) -> None:
         stalled = socket.socket()
@@ -353,6 +352,14 @@ def test_who_asks_to_close_is_closed(target: str) -> None:
     async def test(rig: Rig) -> None:
         for raw in (request(target, CLOSE), request(target, version="1.0")):
             assert b"connection: close" in await rig.talk(raw)
+
+    run(test)
+
+
+def test_who_asks_for_an_upgrade_goes_the_long_way() -> None:
+    async def test(rig: Rig) -> None:
+        got = await rig.talk(request("/quick", "Connection: Upgrade, close", "Upgrade: websocket"))
+        assert rig.app.asked == ["/quick"] and got.count(b"HTTP/1.1") == 1
 
     run(test)
 

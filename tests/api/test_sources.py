@@ -77,7 +77,6 @@ def test_a_file_that_loses_its_name_is_served_on(world: World, sources: Sources)
     sources.close()
 
 
-@pytest.mark.covers("A1-L17")
 def test_a_file_of_another_symbol_is_refused_and_shows(world: World, sources: Sources, caplog: pytest.LogCaptureFixture) -> None:
     path = world.settings.paths.depth("ETH")
     FrameWriter.open(path, depth_spec("BTC")).close()
