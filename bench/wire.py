@@ -2,6 +2,8 @@
 
     bytes --> mapper --> records --> batches of 16 KB --> event ring --> core --> book
 
+The last row is what runs in production: mapper and core in two processes, on two cores, with the ring between them.
+
     python -m bench.wire [--quick] [--json]          MPENGINE_CAPTURES=<folder> measures on the recorded BTC messages
 
 Baselines of the same run: parsing alone (orjson), parsing into floats, and a peer's complete path (`bench.peer`), where it is
@@ -10,6 +12,8 @@ installed: MPENGINE_PEER_PYTHON names the interpreter that has it.
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tempfile
 from array import array
 from collections.abc import Callable
@@ -31,6 +35,7 @@ from shm.event_ring import EventReader, EventWriter, create_event_ring
 from shm.layout import event_ring_spec
 
 RECV_NS = 1_700_000_000 * 10**9
+TWO_CORES = "bytes -> ring | ring -> applied book"
 PEER = "peer, bytes -> applied book"
 DEPTH_CALL = RestCall("depth", "BTC", "", 20)
 
@@ -75,9 +80,10 @@ class Through(Direct):
     def __init__(self, settings: Settings, snapshot: bytes, folder: Path) -> None:
         super().__init__(settings, snapshot)
         spec = event_ring_spec("BTC", settings.engine.ring_units)
-        ring = folder / "events"
-        create_event_ring(ring, spec)
-        self.writer, self.reader = EventWriter.open(ring, spec), EventReader.open(ring, spec)
+        self.ring = folder / "events"
+        self.consumer: subprocess.Popen[str] | None = None
+        create_event_ring(self.ring, spec)
+        self.writer, self.reader = EventWriter.open(self.ring, spec), EventReader.open(self.ring, spec)
         self.router = Router(["BTC"], settings.ingest.flush_bytes, 10**12, self._put)
 
     def _put(self, ready: Ready) -> None:
@@ -108,14 +114,41 @@ class Through(Direct):
         self._drain()
         self.check(messages)
 
+    def two_processes(self, messages: list[bytes]) -> None:
+        """This process maps and writes, another one reads and applies; done when it has applied the last message."""
+        receive, events, route = self.module.receive, self.module.events, self.router.route
+        for message in messages:
+            receive("public#1", message, RECV_NS)
+            route(events(), 0)
+        self.router.flush()
+        assert self.consumer is not None
+        assert self.consumer.stdout is not None
+        applied = int(self.consumer.stdout.readline())
+        assert applied == len(messages), applied
+
+    def start_consumer(self, snapshot: bytes, messages: int) -> None:
+        """The other process, ready to read: attached to the ring, its book waiting for the first diff."""
+        self.reader.close()
+        command = [sys.executable, "-m", "bench.consumer", str(self.ring), str(messages)]
+        self.consumer = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self.consumer.stdin is not None
+        assert self.consumer.stdout is not None
+        self.consumer.stdin.write(snapshot.decode() + "\n")
+        self.consumer.stdin.flush()
+        assert self.consumer.stdout.readline() == "ready\n"
+
     def _drain(self) -> None:
         while batch := self.reader.get():
             self.core.on_batch(batch.body)
         self.reader.release(self.reader.position)
 
     def close(self) -> None:
+        if self.consumer is not None:
+            self.consumer.kill()
+            self.consumer.communicate()
+        else:
+            self.reader.close()
         self.writer.close()
-        self.reader.close()
 
 
 def parse_only(messages: list[bytes]) -> None:
@@ -146,6 +179,7 @@ def run(quick: bool) -> list[Row]:
         "bytes -> ring": lambda path: path.to_ring(messages),
         "bytes -> applied book": lambda path: path.to_book(messages),
         "bytes -> ring -> applied book": lambda path: path.through(messages),
+        TWO_CORES: lambda path: path.two_processes(messages),
     }
     seconds = dict.fromkeys(works, float("inf"))
     found: dict[str, Any] | None = None
@@ -155,7 +189,7 @@ def run(quick: bool) -> list[Row]:
         if found is not None:
             seconds[PEER] = min(seconds.get(PEER, float("inf")), found["seconds"])
         for name, work in works.items():
-            seconds[name] = min(seconds[name], _once(work, settings, snapshot))
+            seconds[name] = min(seconds[name], _once(name, work, settings, snapshot, len(messages)))
     rows = _rows(seconds, len(messages), levels)
     note = f"; peer: cryptofeed {found['version']}" if found else "; peer not measured: cryptofeed is not installed"
     report(
@@ -164,10 +198,12 @@ def run(quick: bool) -> list[Row]:
     return rows
 
 
-def _once(work: Callable[[Through], None], settings: Settings, snapshot: bytes) -> float:
+def _once(name: str, work: Callable[[Through], None], settings: Settings, snapshot: bytes, messages: int) -> float:
     with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="mpengine-bench-") as folder:
         path = Through(settings, snapshot, Path(folder))
         try:
+            if name == TWO_CORES:
+                path.start_consumer(snapshot, messages)
             return best_of(1, lambda: work(path))
         finally:
             path.close()

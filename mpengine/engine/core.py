@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mpengine.config import Settings
-from mpengine.engine.book import SECOND, Book, Diff, read_diff
+from mpengine.engine.book import SECOND, Book, read_diff
 from mpengine.engine.candles import MINUTE_NS, MinuteBar
 from mpengine.engine.depth_frames import SLOT_NS, DepthFrames
 from mpengine.engine.ladder import BadLevels, LevelBlock
@@ -187,7 +187,7 @@ class SymbolCore:
             raise Refused("no book for this venue")
         self.counters["depth"] += 1
         before = book.state
-        if book.on_diff(self._diff(body, offset), self.now_ns):
+        if book.on_record(body, offset, self._levels(body), self.now_ns):
             self._observe_mid(book)
         if book.state != before:
             self._book_changed()
@@ -198,15 +198,16 @@ class SymbolCore:
             raise Refused("no book for this venue")
         self.counters["snapshots"] += 1
         before = book.state
-        if book.on_snapshot(self._diff(body, offset), self.now_ns):
+        if book.on_snapshot(read_diff(body, offset, self._levels(body)), self.now_ns):
             self._observe_mid(book)
         if book.state != before:
             self._book_changed()
 
-    def _diff(self, body: bytes, offset: int) -> Diff:
+    def _levels(self, body: bytes) -> LevelBlock:
+        """The levels of the running batch, converted when the first record asks for them."""
         if self._block is None:
             self._block = LevelBlock(body)
-        return read_diff(body, offset, self._block)
+        return self._block
 
     def _on_mark(self, body: bytes, offset: int) -> None:
         _, _, _, flags, _, venue_ns, _, _, _, price, _, funding = EVENT.unpack_from(body, offset)

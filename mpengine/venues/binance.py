@@ -71,6 +71,9 @@ _DIGITS: Final = b"0123456789."
 _NOT_NUMBER: Final = b'"[]a:'
 _PREFIX: Final = b'{"stream":"'
 
+_DEPTH: Final = int(Kind.DEPTH)  # PERF: packing an enum member costs three times as much as packing its number
+_BINANCE: Final = int(Venue.BINANCE)
+
 _Handler = Callable[[dict[str, Any], int], int]
 
 
@@ -324,9 +327,7 @@ class Binance:
         venue_ns = int(traded_ms) * 1_000_000
         if self._is_new_diff(stream.symbol, last_id):
             packed = array("d", flat).tobytes()
-            record = pack_levels(
-                Kind.DEPTH, Venue.BINANCE, 0, venue_ns, recv_ns, first_id, last_id, int(previous), bids, asks, packed
-            )
+            record = pack_levels(_DEPTH, _BINANCE, 0, venue_ns, recv_ns, first_id, last_id, int(previous), bids, asks, packed)
             self._emit(stream.symbol, record)
         return venue_ns
 
