@@ -11,9 +11,11 @@ demo: $(READY)  ## the whole tree on the built-in exchange; Ctrl-C ends it
 test: $(READY)  ## every test; long forms are `make stress`
 	$(BIN)/python -m pytest -q
 
-style: $(READY)  ## lint and format
+style: $(READY)  ## lint, format, complexity, dead code
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	@# Dead code: functions, methods, classes and imports that nothing names (fields and enum members are data).
+	@! $(BIN)/vulture mpengine shm api supervisor bench tests | grep -E 'unused (function|method|class|import|property)' | grep -v '^tests/'
 
 types: $(READY)  ## mypy, strict
 	$(BIN)/mypy

@@ -215,12 +215,6 @@ class Settings(Struct, frozen=True, kw_only=True):
         """SHA-256 of the effective settings, hex."""
         return hashlib.sha256(encode(self)).hexdigest()
 
-    @property
-    def simulator_url(self) -> str:
-        """host:port of the built-in exchange."""
-        host = f"[{self.simulator.host}]" if ":" in self.simulator.host else self.simulator.host
-        return f"{host}:{self.simulator.port}"
-
 
 def encode(settings: Settings) -> bytes:
     """Canonical JSON of the settings: what children read and what `config_hash` is taken over."""
@@ -403,31 +397,33 @@ def _build(kind: type[Struct], table: Any, where: str, errors: list[str], base: 
 
 def _cross_checks(settings: Settings) -> list[str]:
     """Rules over several settings: each one names the keys it compares."""
-    found: list[str] = []
-    for name, symbol in settings.symbols.items():
-        where = f"symbols.{name}"
-        if symbol.book_range > settings.engine.book_prune_pct:
-            found.append(f"{where}.book_range: must not be above engine.book_prune_pct")
-        if symbol.tick > symbol.book_step:
-            found.append(f"{where}.tick: must not be above book_step")
-        if (symbol.axis_low is None) != (symbol.axis_high is None):
-            found.append(f"{where}.axis_low, axis_high: give both or none")
-        if symbol.axis_low is not None and symbol.axis_high is not None and symbol.axis_low >= symbol.axis_high:
-            found.append(f"{where}.axis_low: must be below axis_high")
+    found = [
+        text for name, symbol in settings.symbols.items() for text in _symbol_checks(f"symbols.{name}", symbol, settings.engine)
+    ]
     for venue in VenuesSettings.__struct_fields__:
         names = [s for symbol in settings.symbols.values() if (s := getattr(symbol, venue))]
         found += [f"symbols: {venue} name {n} is used twice" for n in sorted({n for n in names if names.count(n) > 1})]
-    limits = settings.supervisor
-    if limits.backoff_first_s > limits.backoff_max_s:
-        found.append("supervisor.backoff_first_s: must not be above backoff_max_s")
-    if settings.ingest.flush_bytes > settings.engine.ring_units * 64 // 4:
-        found.append("ingest.flush_bytes: must not be above a quarter of the event ring (engine.ring_units * 64)")
-    if settings.capture.frame_bytes > settings.capture.file_bytes:
-        found.append("capture.frame_bytes: must not be above file_bytes")
-    if settings.capture.file_bytes > settings.capture.quota_bytes:
-        found.append("capture.file_bytes: must not be above quota_bytes")
-    if settings.api.cache_body_bytes > settings.api.cache_bytes:
-        found.append("api.cache_body_bytes: must not be above cache_bytes")
-    if settings.simulator.enabled and settings.simulator.port == settings.api.port != 0:
-        found.append("simulator.port: must differ from api.port")
-    return found
+    simulated = settings.simulator.enabled
+    rules = (
+        (settings.supervisor.backoff_first_s <= settings.supervisor.backoff_max_s,
+         "supervisor.backoff_first_s: must not be above backoff_max_s"),
+        (settings.ingest.flush_bytes <= settings.engine.ring_units * 64 // 4,
+         "ingest.flush_bytes: must not be above a quarter of the event ring (engine.ring_units * 64)"),
+        (settings.capture.frame_bytes <= settings.capture.file_bytes, "capture.frame_bytes: must not be above file_bytes"),
+        (settings.capture.file_bytes <= settings.capture.quota_bytes, "capture.file_bytes: must not be above quota_bytes"),
+        (settings.api.cache_body_bytes <= settings.api.cache_bytes, "api.cache_body_bytes: must not be above cache_bytes"),
+        (not simulated or settings.simulator.port != settings.api.port or settings.api.port == 0,
+         "simulator.port: must differ from api.port"),
+    )  # fmt: skip
+    return found + [text for holds, text in rules if not holds]
+
+
+def _symbol_checks(where: str, symbol: SymbolSettings, engine: EngineSettings) -> list[str]:
+    low, high = symbol.axis_low, symbol.axis_high
+    rules = (
+        (symbol.book_range <= engine.book_prune_pct, "book_range: must not be above engine.book_prune_pct"),
+        (symbol.tick <= symbol.book_step, "tick: must not be above book_step"),
+        ((low is None) == (high is None), "axis_low, axis_high: give both or none"),
+        (low is None or high is None or low < high, "axis_low: must be below axis_high"),
+    )
+    return [f"{where}.{text}" for holds, text in rules if not holds]

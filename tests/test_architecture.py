@@ -44,6 +44,31 @@ def imported(path: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
+def covered_ids() -> dict[str, str]:
+    """Ids that the markers of the test tree carry -> a file that carries them."""
+    found: dict[str, str] = {}
+    for path in sources("tests"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("mark.covers"):
+                found |= {ast.literal_eval(argument): path.name for argument in node.args}
+    return found
+
+
+def test_every_required_id_has_a_test() -> None:
+    """`tests/required_ids.txt`: `now` needs a test that carries the id; what has one may not be called `later`."""
+    required: dict[str, str] = {}
+    for line in (ROOT / "tests/required_ids.txt").read_text(encoding="utf-8").splitlines():
+        if line and not line.startswith("#"):
+            name, stage = line.split(maxsplit=1)
+            required[name] = stage
+    covered = covered_ids()
+    assert not (unknown := covered.keys() - required.keys()), f"not in the list: {unknown}"
+    assert not (bare := {name for name, stage in required.items() if stage == "now"} - covered.keys()), f"no test carries {bare}"
+    late = {name for name, stage in required.items() if stage.startswith("later")} & covered.keys()
+    assert not late, f"have a test now: {late}"
+    assert {stage.split(":")[0] for stage in required.values()} == {"now", "later", "ci", "n/a"}
+
+
 def test_imports_point_one_way() -> None:
     for package, others in ALLOWED.items():
         for path in sources(package):
@@ -122,8 +147,58 @@ def test_nothing_installs_packages_at_run_time() -> None:
             assert path.parts[-2] == "supervisor", f"{path} starts processes: only the supervisor does"
 
 
-@pytest.mark.covers("X-M1", "A1-M26")
+@pytest.mark.covers("X-M1", "X-L7", "X-L8", "A1-M26")
 def test_no_path_of_a_machine_in_the_source() -> None:
     for path in sources(*ALLOWED):
         text = path.read_text(encoding="utf-8")
         assert "/home/" not in text and "/root/" not in text, path
+
+
+@pytest.mark.covers("S-M7")
+def test_ids_that_cross_processes_come_from_the_system() -> None:
+    for path in sources(*ALLOWED):
+        names = {name.split(".")[0] for name in imported(path)}
+        text = path.read_text(encoding="utf-8")
+        assert "uuid1(" not in text and "uuid4(" not in text, path
+        if "random" in names:
+            # Jitter of reconnects, restarts and retry hints; nothing of it names or numbers anything.
+            assert path.name in {"process.py", "keeper.py", "protocol.py", "__main__.py"}, f"{path} imports random"
+
+
+@pytest.mark.covers("R-H5", "R-H6", "R-M11")
+def test_only_the_ends_of_processes_exit() -> None:
+    ends = {"cli.py", "process_shell.py", "launch.py", "__main__.py", "pool.py", "worker.py"}
+    for path in sources(*ALLOWED):
+        if path.name not in ends:
+            text = path.read_text(encoding="utf-8")
+            assert "sys.exit" not in text and "os._exit" not in text and "SystemExit" not in text, f"{path} exits"
+
+
+@pytest.mark.covers("S-L5", "E-H5")
+def test_one_logging_setup_and_no_shadowed_logger() -> None:
+    for path in sources(*ALLOWED):
+        text = path.read_text(encoding="utf-8")
+        assert "basicConfig" not in text, path
+        tree = ast.parse(text)
+        names = [node for node in ast.walk(tree) if isinstance(node, ast.Assign) and "getLogger" in ast.unparse(node.value)]
+        if path.name != "process_log.py":
+            assert all(node in tree.body for node in names), f"{path} makes a logger inside a function"
+
+
+@pytest.mark.covers("E-L8", "T-M4")
+def test_no_file_has_grown_into_a_facade() -> None:
+    for path in sources(*ALLOWED):
+        lines = len(path.read_text(encoding="utf-8").splitlines())
+        assert lines <= 700, f"{path} has {lines} lines: look for the second idea in it"
+
+
+@pytest.mark.covers("X-M4", "X-M5", "X-L6")
+def test_the_workflow_reads_only_audits_dependencies_and_runs_on_the_default_branch() -> None:
+    text = (ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8")
+    assert "permissions:\n  contents: read\n" in text and "write" not in text
+    assert "pip_audit -r requirements-dev.txt" in text
+    assert "branches: [main]" in text and "pull_request:" in text
+    assert "package-ecosystem: pip" in (ROOT / ".github/dependabot.yml").read_text(encoding="utf-8")
+    for name in ("requirements.txt", "requirements-dev.txt"):
+        for line in (ROOT / name).read_text(encoding="utf-8").splitlines():
+            assert not line or line.startswith(("#", "-r ")) or "==" in line, f"{name}: {line} is not pinned"

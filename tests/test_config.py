@@ -66,7 +66,7 @@ def test_all_violations_are_reported_at_once() -> None:
         assert part in text, part
 
 
-@pytest.mark.covers("S-C1", "X-M3")
+@pytest.mark.covers("R-H1", "R-H2", "R-H3", "R-M1", "R-M2", "E-M7", "S-C1", "X-M3")
 @pytest.mark.parametrize(
     "section", [f.name for f in msgspec.structs.fields(config.Settings) if f.name not in ("schema_version", "symbols", "venues")]
 )

@@ -50,7 +50,7 @@ def test_header_comes_back() -> None:
         assert getattr(back, name) == getattr(frame, name), name
 
 
-@pytest.mark.covers("S-L2", "R-M7")
+@pytest.mark.covers("S-L2", "R-M7", "R-M8", "R-M9", "R-L6")
 @pytest.mark.parametrize(
     "change",
     [

@@ -34,7 +34,6 @@ from shm.atomic_file import write_atomic
 from shm.board_words import Role, Word, resync_word
 from shm.event_ring import Batch, BatchFlag, EventReader
 from shm.layout import event_ring_spec
-from shm.liveness import WriterState
 from shm.process_shell import ProcessShell, run_main
 from shm.records import DocumentId
 from shm.syncer import SyncThread
@@ -262,11 +261,6 @@ class EngineProcess:
     def progress(self) -> int:
         """Records applied or skipped by this process."""
         return self._applied + self._skipped
-
-    @property
-    def feed_alive(self) -> bool:
-        """Ingest is attached and beats."""
-        return self._reader.writer_state() is WriterState.LIVE
 
 
 def doorbell_of(symbol: str, text: str) -> int | None:

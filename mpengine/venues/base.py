@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Final, Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from shm.records import Kind, Venue
 
@@ -118,10 +118,6 @@ class VenueCounters:
         self.refused += 1
         self.count(reason)
         self.sample = f"{reason}: {sample[:200]!r}"
-
-
-PROBE_STREAM: Final = "!probe"
-"""Name under which replies to probes are kept in a connection's stream stats."""
 
 
 class VenueModule(Protocol):

@@ -296,7 +296,7 @@ def hammer(app: Service, count: int) -> None:
     asyncio.run(main())
 
 
-@pytest.mark.covers("A2-H4", "E-H8")
+@pytest.mark.covers("A2-H4", "E-H8", "S-H3", "T-L8")
 def test_bounded_over_random_requests(app: Service) -> None:
     hammer(app, 3000)
     cache, api = app.context.cache, app.settings.api

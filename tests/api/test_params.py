@@ -170,7 +170,7 @@ def test_what_is_no_number_of_the_row(row: Number, text: str) -> None:
     assert error.value.code == "invalid_parameter" and row.name in error.value.detail
 
 
-@pytest.mark.covers("R-L2")
+@pytest.mark.covers("R-L2", "R-L3")
 @pytest.mark.parametrize(
     ("row", "default", "bad"),
     [(params.FORMAT, "json", ["xml", "JSON", ""]), (params.INTERVAL, "1m", ["7m", "1M", "60", "1h "])],

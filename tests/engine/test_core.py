@@ -228,7 +228,7 @@ def test_a_late_event_is_counted_not_moved() -> None:
 # refusals ----------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.covers("E-M4", "A1-M9")
+@pytest.mark.covers("S-M1", "S-M6", "E-M4", "R-M5", "R-M6", "A1-M9")
 @pytest.mark.parametrize(
     "record",
     [
@@ -325,7 +325,7 @@ def test_a_batch_with_the_gap_flag_is_a_gap_in_everything() -> None:
     assert one.books[Venue.BINANCE].state == "unsynced" and one.counters["gaps"] == 1
 
 
-@pytest.mark.covers("A1-L11")
+@pytest.mark.covers("S-H6", "A1-L11")
 def test_documents_follow_their_schema_and_every_key_is_needed() -> None:
     one = core()
     one.on_batch(book_start() + clocks(0, 31) + mark(31.5, 100_001.0) + clock(33))

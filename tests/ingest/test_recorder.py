@@ -248,7 +248,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(point)], timeout=10, check=True)
 
 
-@pytest.mark.covers("F12", "T-M12")
+@pytest.mark.covers("F12", "T-M12", "T-M14")
 def test_a_full_disk_stops_the_capture_until_there_is_room_and_corrupts_nothing(
     small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

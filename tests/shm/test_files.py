@@ -507,7 +507,7 @@ def _opens(path: Path) -> bool:
     return True
 
 
-@pytest.mark.covers("T-M9")
+@pytest.mark.covers("T-M9", "T-L3")
 def test_sweep_removes_only_our_files_that_nobody_holds(tmpfs: Path) -> None:
     create_event_ring(tmpfs / "events-BTC.ring", event_ring_spec("BTC", 64))
     create_event_ring(tmpfs / "events-ETH.ring", event_ring_spec("ETH", 64))

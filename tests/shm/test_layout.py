@@ -53,7 +53,7 @@ SIZES = [33_558_528, 12_587_008, 25_169_920, 11_431_936, 16_781_312, 9_441_280, 
 ids = pytest.mark.parametrize("spec", ALL_SPECS, ids=lambda spec: spec.name)
 
 
-@pytest.mark.covers("A1-M29")
+@pytest.mark.covers("R-H4", "A1-M29")
 def test_golden_bytes_of_a_file_header() -> None:
     page = build_header(depth_spec("BTC", 8), 0x0102030405060708, 1_700_000_000_000_000_000)
     assert len(page) == 4096

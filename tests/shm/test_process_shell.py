@@ -66,7 +66,7 @@ def test_uncaught_exception_leaves_its_traceback() -> None:
     assert line["traceback"].endswith("ValueError: boo")
 
 
-@pytest.mark.covers("A2-H5", "E-M6")
+@pytest.mark.covers("A2-H5", "E-M6", "S-M3")
 def test_repeated_stop_signals_call_on_stop_once() -> None:
     ended = run(
         "calls = []; shell.install_signals(lambda: calls.append(1)); shell.live()\n"

@@ -180,7 +180,7 @@ def test_every_line_of_the_log_is_an_object_and_stdout_is_silent(steady: Tree) -
     assert steady.process.stdout.read() is None, "after the ready line stdout stays empty"
 
 
-@pytest.mark.covers("T-L2")
+@pytest.mark.covers("T-L2", "T-L6")
 def test_children_get_a_small_environment_and_their_own_group(steady: Tree) -> None:
     pid = steady.child("engine-BTC")
     names = {item.split(b"=")[0].decode() for item in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0") if item}

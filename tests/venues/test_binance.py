@@ -98,7 +98,7 @@ def test_the_usual_form_takes_the_fast_path() -> None:
     assert not module._depth_fast(stream, depth_message('"b":[["1.5","2","9"]],"a":[["3","0.000"]]'), 1)
 
 
-@pytest.mark.covers("A2-L2", "F9", "S-M5")
+@pytest.mark.covers("R-M4", "A2-L2", "F9", "S-M5")
 @pytest.mark.parametrize(
     "payload",
     [b"", b"null", b"[]", b"{}", b"5", b'"x"', b"\xff\xfe", b'{"stream":"btcusdt@aggTrade","data":null}', b'{"stream":5}',
