@@ -53,10 +53,10 @@ class Worker(UvicornWorker):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         for name in ("uvicorn.error", "uvicorn.access", "uvicorn.asgi"):
-            logger = logging.getLogger(name)
-            logger.handlers = []
-            logger.propagate = True
-            logger.setLevel(logging.WARNING)  # its INFO lines tell each step of a start
+            server_log = logging.getLogger(name)
+            server_log.handlers = []
+            server_log.propagate = True
+            server_log.setLevel(logging.WARNING)  # its INFO lines tell each step of a start
 
     def init_signals(self) -> None:
         super().init_signals()
