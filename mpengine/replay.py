@@ -149,6 +149,7 @@ class Replay:
             summary.refused += core.counters["refused"] + counts.refused
             summary.symbols[name] = {
                 "books": {venue.label: book.state for venue, book in core.books.items()},
+                "snapshots": sum(book.counters["snapshots"] for book in books),
                 "state": state_digest(core.state_of()),
             }
         for module in self._venues.values():
