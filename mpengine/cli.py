@@ -241,10 +241,8 @@ def replay(
     except (CaptureError, ShmError, OSError) as error:
         _fail(f"{type(error).__name__}: {error}")
     for name, figures in summary.symbols.items():
-        if summary.depth_updates and not partial_book and "unsynced" in figures["books"].values():
-            click.echo(
-                f"{name}: a book never synchronised; without a snapshot in the capture, --partial-book starts without", err=True
-            )
+        if summary.depth_updates and not figures["snapshots"]:
+            click.echo(f"{name}: no snapshot in the capture, so no book; --partial-book starts from the first diff", err=True)
     if summary.published < summary.frames:
         click.echo(f"{summary.frames - summary.published} frames were not newer than those in {data_dir}: skipped", err=True)
     click.echo(summary_json(summary).decode())
