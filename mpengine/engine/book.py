@@ -66,10 +66,10 @@ class Book:
     """Binance rules: diffs chain by `pu`, the snapshot comes by REST. `tick` may change; `gap_tolerance` is in update ids."""
 
     __slots__ = (
-        "_ask_after_ns", "_ask_interval_ns", "_buffer", "_crossed_since_ns", "_diffs_in_sync", "_prune_pct", "_snapshot",
-        "_sync_started_ns", "_unsynced_since_ns", "_unverified_since_ns", "counters", "first_applied", "gap_tolerance", "ladder",
-        "last_gap", "last_u", "last_update_ns", "last_venue_ns", "max_sync_ns", "partial", "resync_asked", "snapshot_id", "state",
-        "synced_since_ns", "tick",
+        "_ask_after_ns", "_ask_interval_ns", "_asked_ns", "_buffer", "_crossed_since_ns", "_diffs_in_sync",
+        "_one_sided_since_ns", "_prune_pct", "_snapshot", "_sync_started_ns", "_unsynced_since_ns", "_unverified_since_ns",
+        "counters", "first_applied", "gap_tolerance", "ladder", "last_gap", "last_u", "last_update_ns", "last_venue_ns",
+        "max_sync_ns", "partial", "refreshing", "resync_asked", "snapshot_id", "state", "synced_since_ns", "tick",
     )  # fmt: skip
 
     def __init__(self, tick: float, prune_pct: float, gap_tolerance: int) -> None:
@@ -80,6 +80,7 @@ class Book:
         self.state: BookState = "unsynced"
         self.resync_asked = 0
         self.partial = False
+        self.refreshing = False
         self.last_u = 0
         self.snapshot_id = 0
         self.first_applied = (0, 0)
@@ -90,16 +91,18 @@ class Book:
         self.max_sync_ns = 0
         self.counters = dict.fromkeys(
             ("applied", "discarded", "resyncs", "snapshots", "gaps_tolerated", "overlaps", "pu_gaps", "u_gaps", "refused",
-             "overflows", "unverified_dropped"), 0,
+             "overflows", "unverified_dropped", "snapshots_unused"), 0,
         )  # fmt: skip
         self._buffer: deque[Diff] = deque()
         self._snapshot: Diff | None = None
+        self._asked_ns: int | None = None
         self._ask_after_ns = 0
         self._ask_interval_ns = ASK_FIRST_NS
         self._sync_started_ns: int | None = None
         self._unsynced_since_ns: int | None = None
         self._unverified_since_ns: int | None = None
         self._crossed_since_ns: int | None = None
+        self._one_sided_since_ns: int | None = None
         self._diffs_in_sync = 0
 
     # reading -----------------------------------------------------------------------------------------------------------
@@ -127,7 +130,7 @@ class Book:
         _, _, _, _, count, venue_ns, _, last, previous, _, bids, asks, _ = DEPTH.unpack_from(body, offset)
         ladder = self.ladder
         # PERF: the next diff of an undisturbed chain, which is nearly every one, needs none of what follows.
-        if previous != self.last_u or last <= previous or self.state != "synced" or self._buffer or ladder is None:
+        if previous != self.last_u or last <= previous or self.state != "synced" or self.refreshing or ladder is None:
             return self.on_diff(read_diff(body, offset, block), now_ns)
         if bids + asks != count:
             raise BadLevels("level counts do not add up")
@@ -151,17 +154,27 @@ class Book:
             # A small forward jump passes, is counted, and a new snapshot follows at low priority.
             self.counters["gaps_tolerated"] += 1
             self.last_gap = ("pu_mismatch", diff.previous, self.last_u)
+            self.refreshing = True
             self._ask(now_ns)
-            self._keep(diff)
         elif diff.previous < self.last_u:
             self.counters["overlaps"] += 1
-        elif self._buffer:
-            self._keep(diff)  # a refresh is on its way: what comes meanwhile is applied again on top of it
         self._apply(diff, now_ns)
+        if self.refreshing:
+            self._keep(diff)  # what comes before the snapshot is applied again on top of it
+            self._try_sync(now_ns)
         return True
 
     def on_snapshot(self, snapshot: Diff, now_ns: int) -> bool:
-        """A snapshot record; True if the book changed. Without a ladder its mid becomes the reference."""
+        """A snapshot record; True if the book changed. Without a ladder its mid becomes the reference.
+
+        A synced book whose chain holds needs none and keeps what it has: it knows more than a snapshot tells. One that started
+        without a snapshot takes the first that it can join.
+        """
+        if self.state == "synced" and not self.refreshing:
+            if not self.partial:
+                self.counters["snapshots_unused"] += 1
+                return False
+            self.refreshing = True
         self._snapshot = snapshot.detached()
         if self.state == "unsynced":
             self.state = "syncing"
@@ -175,18 +188,28 @@ class Book:
         """Time passed: watch for silence, a crossed book, unconfirmed levels; ask for a snapshot when one is due."""
         if self.state == "synced":
             self._watch(now_ns)
-        if self.state != "synced" or self._buffer:  # a synced book with a buffer waits for its refresh
+        if self.state != "synced" or self.refreshing:
             self._ask(now_ns)
         if _older(self._unverified_since_ns, UNVERIFIED_NS, now_ns):
-            self._drop_unverified()
+            self._drop_unverified(now_ns)
+
+    def on_clock_set_back(self, now_ns: int) -> None:
+        """Engine time begins anew at an earlier `now_ns`: nothing here may wait for a time that is years away."""
+        self._unsync(now_ns)
+        self._asked_ns, self._ask_after_ns, self._ask_interval_ns = None, now_ns, ASK_FIRST_NS
+        self._unsynced_since_ns = self._sync_started_ns = self.last_update_ns = None
+        if self.ladder is not None:
+            self.ladder.clear()
+        self._unverified_since_ns = None
+        self._ask(now_ns)
 
     def set_tick(self, tick: float) -> None:
-        """The venue's tick size; a change rebuilds the ladder from its levels."""
+        """The venue's tick size; a change rebuilds the ladder from its levels. ValueError for a bad one, which changes nothing."""
         if tick == self.tick:
             return
-        self.tick = tick
         if self.ladder is not None:
             self.ladder = self.ladder.with_tick(tick, self.ladder.mid or _centre(self.ladder))
+        self.tick = tick
 
     # synchronisation ---------------------------------------------------------------------------------------------------
 
@@ -194,6 +217,8 @@ class Book:
         if len(self._buffer) >= BUFFER_DIFFS:
             self._buffer.popleft()
             self._snapshot = None
+            if self.state != "synced":
+                self.state = "unsynced"
             self.counters["overflows"] += 1
         self._buffer.append(diff.detached())
 
@@ -203,6 +228,7 @@ class Book:
         if self._sync_started_ns is None and self.state != "synced":
             self._sync_started_ns = now_ns
         self.resync_asked += 1
+        self._asked_ns = now_ns
         self._ask_after_ns = now_ns + self._ask_interval_ns
         self._ask_interval_ns = min(2 * self._ask_interval_ns, ASK_LONGEST_NS)
 
@@ -216,12 +242,11 @@ class Book:
         if self.state == "synced":
             self.counters["resyncs"] += 1
             self._unsynced_since_ns = now_ns
-            self._ask_interval_ns = ASK_FIRST_NS
-            self._ask_after_ns = max(self._ask_after_ns, now_ns)
         self.state = "unsynced"
+        self.refreshing = False
         self.synced_since_ns = None
         self._snapshot = None
-        self._crossed_since_ns = None
+        self._crossed_since_ns = self._one_sided_since_ns = None
         self._buffer.clear()
         self._ask(now_ns)
 
@@ -234,10 +259,7 @@ class Book:
             self._buffer.popleft()
             self.counters["discarded"] += 1
         if not self._buffer:
-            # Nothing to bridge yet. A synced book that has passed the snapshot needs nothing from it.
-            if self.state == "synced" and self.last_u >= snapshot.last:
-                self._snapshot = None
-            return False
+            return False  # nothing to bridge yet: the snapshot waits for the diff that does
         first = self._buffer[0]
         if not (first.first <= snapshot.last <= first.last or first.previous == snapshot.last):
             self._snapshot = None
@@ -252,7 +274,13 @@ class Book:
         diffs = list(self._buffer)
         self._buffer.clear()
         self._snapshot = None
-        self._load(snapshot, now_ns)
+        try:
+            self._load(snapshot, now_ns)
+        except BadLevels:
+            self.counters["refused"] += 1
+            self._unsync(now_ns)
+            self._buffer.extend(diffs)
+            raise
         self.counters["snapshots"] += 1
         self.snapshot_id, self.partial = snapshot.last, bool(snapshot.flags & EventFlag.PARTIAL)
         self.first_applied = (diffs[0].first, diffs[0].last)
@@ -261,7 +289,11 @@ class Book:
             self.max_sync_ns = max(self.max_sync_ns, now_ns - self._sync_started_ns)
         if self.state != "synced":
             self.synced_since_ns = now_ns
-        self.state, self._sync_started_ns, self._ask_interval_ns = "synced", None, ASK_FIRST_NS
+        self.state, self.refreshing, self._sync_started_ns = "synced", False, None
+        # The waits that grew while snapshots failed end with a success: the next one may be asked for 10 s after the last.
+        self._ask_interval_ns = ASK_FIRST_NS
+        if self._asked_ns is not None:
+            self._ask_after_ns = self._asked_ns + ASK_FIRST_NS
         # The first diff may begin before the snapshot (quantities are absolute); from there on the chain decides.
         self._apply(diffs[0], now_ns)
         for at, diff in enumerate(diffs[1:], 1):
@@ -279,8 +311,9 @@ class Book:
                 ladder.clear()
             return
         prices = snapshot.prices
-        if not all(math.isfinite(price) and price > 0 for price in prices):
-            raise BadLevels("snapshot price out of range")
+        stop = snapshot.start + len(prices)
+        if not snapshot.block.sound(snapshot.start, stop) or min(prices) <= 0.0:
+            raise BadLevels("snapshot level out of range")
         reference = (prices[0] + prices[snapshot.bids]) / 2
         if ladder is None:
             ladder = self.ladder = Ladder(self.tick, self._prune_pct, reference)
@@ -289,12 +322,10 @@ class Book:
         away_ns = now_ns - self._unsynced_since_ns if self._unsynced_since_ns is not None else 0
         if self.state != "synced" and away_ns >= KEEP_FAR_NS:
             ladder.clear()
-        elif self.state != "synced":
-            ladder.clear_range(min(prices), max(prices))
-            ladder.mark_unverified()
-            self._unverified_since_ns = now_ns
         else:
-            ladder.clear_range(min(prices), max(prices))
+            ladder.clear_covered(min(prices), max(prices))
+            ladder.mark_unverified(now_ns)
+        self._unverified_since_ns = ladder.oldest_unverified()
         ladder.apply(snapshot.block, snapshot.start, snapshot.bids, snapshot.asks)
 
     def _apply(self, diff: Diff, now_ns: int) -> None:
@@ -325,13 +356,26 @@ class Book:
     def _watch(self, now_ns: int) -> None:
         if _older(self._crossed_since_ns, CROSSED_NS, now_ns) or _older(self.last_update_ns, BOOK_STALE_NS, now_ns):
             self._unsync(now_ns)
-        elif self.ladder is not None and (mid := self.ladder.mid) is not None and self.ladder.needs_recentring(mid):
-            self.ladder.recentre(mid)
+            return
+        ladder = self.ladder
+        if ladder is None or ladder.crossed:
+            return
+        mid = ladder.mid
+        if mid is None and not self.partial:
+            # Only a price that has left the whole ladder at once empties a side for so long: a snapshot brings the ladder after it.
+            self._one_sided_since_ns = self._one_sided_since_ns or now_ns
+            if _older(self._one_sided_since_ns, BOOK_STALE_NS, now_ns):
+                self._unsync(now_ns)
+            return
+        self._one_sided_since_ns = None
+        if mid is not None and ladder.needs_recentring(mid):
+            ladder.recentre(mid)
 
-    def _drop_unverified(self) -> None:
+    def _drop_unverified(self, now_ns: int) -> None:
         self._unverified_since_ns = None
         if self.ladder is not None:
-            self.counters["unverified_dropped"] += self.ladder.drop_unverified()
+            self.counters["unverified_dropped"] += self.ladder.drop_unverified(now_ns - UNVERIFIED_NS)
+            self._unverified_since_ns = self.ladder.oldest_unverified()
 
     # published and saved -----------------------------------------------------------------------------------------------
 
@@ -371,9 +415,10 @@ class Book:
         )
 
     _PLAIN = (
-        "tick", "_prune_pct", "gap_tolerance", "state", "resync_asked", "partial", "last_u", "snapshot_id", "last_update_ns",
-        "last_venue_ns", "synced_since_ns", "max_sync_ns", "_ask_after_ns", "_ask_interval_ns", "_sync_started_ns",
-        "_unsynced_since_ns", "_unverified_since_ns", "_crossed_since_ns", "_diffs_in_sync",
+        "tick", "_prune_pct", "gap_tolerance", "state", "resync_asked", "partial", "refreshing", "last_u", "snapshot_id",
+        "last_update_ns", "last_venue_ns", "synced_since_ns", "max_sync_ns", "_asked_ns", "_ask_after_ns", "_ask_interval_ns",
+        "_sync_started_ns", "_unsynced_since_ns", "_unverified_since_ns", "_crossed_since_ns", "_one_sided_since_ns",
+        "_diffs_in_sync",
     )  # fmt: skip
 
     def state_of(self) -> dict[str, Any]:

@@ -39,7 +39,7 @@ from shm.records import (
     Venue,
 )
 
-STATE_SCHEMA: Final = 1
+STATE_SCHEMA: Final = 2
 MID_STALE_NS: Final = 60 * SECOND
 MARK_FRESH_NS: Final = 60 * SECOND
 RECOVERED_NS: Final = 3600 * SECOND

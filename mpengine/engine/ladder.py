@@ -17,6 +17,7 @@ from shm.grid import bucket_of, buckets_of, ndigits, prices_of
 SCAN: Final = 64
 MAX_TICKS: Final = 4_000_000
 LARGEST_QTY: Final = 1e15
+_NEVER: Final = 2**63 - 1
 
 Floats = npt.NDArray[np.float64]
 
@@ -114,7 +115,8 @@ class Ladder:
         # One element more than ticks: -1 and `size`, what lies outside, both mean the last one, which nobody reads.
         self._all_bid, self._all_ask = np.zeros(self.size + 1), np.zeros(self.size + 1)
         self.bid, self.ask = self._all_bid[:-1], self._all_ask[:-1]
-        self.bid_unverified, self.ask_unverified = np.zeros(self.size + 1, np.bool_), np.zeros(self.size + 1, np.bool_)
+        # Engine time since when nothing has confirmed a level; 0: confirmed. A level keeps its own time over any number of resyncs.
+        self.bid_unverified, self.ask_unverified = np.zeros(self.size + 1, np.int64), np.zeros(self.size + 1, np.int64)
         self.has_unverified = False
         self._bid_view: memoryview[float] = self.bid.data.cast("B").cast("d")
         self._ask_view: memoryview[float] = self.ask.data.cast("B").cast("d")
@@ -153,7 +155,7 @@ class Ladder:
 
     def level_counts(self) -> tuple[int, int, int]:
         """(bids, asks, unverified of both)."""
-        unverified = int(np.count_nonzero(self.bid_unverified)) + int(np.count_nonzero(self.ask_unverified))
+        unverified = int(np.count_nonzero(self.bid_unverified[:-1])) + int(np.count_nonzero(self.ask_unverified[:-1]))
         return int(np.count_nonzero(self.bid)), int(np.count_nonzero(self.ask)), unverified
 
     def levels(self) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
@@ -220,43 +222,57 @@ class Ladder:
             if lowest <= self.best_ask and lowest < size:
                 self.best_ask = lowest if self._ask_view[lowest] else _first_nonzero(self.ask, lowest)
         if self.has_unverified:
-            self.bid_unverified[index[start:split]] = False
-            self.ask_unverified[index[split:stop]] = False
+            self.bid_unverified[index[start:split]] = 0
+            self.ask_unverified[index[split:stop]] = 0
 
-    def clear_range(self, low: float, high: float) -> None:
-        """Remove every level with low <= price <= high, on both sides: a snapshot is about to say what is there."""
-        first = max(0, bucket_of(low, self.tick) - self.origin)
-        last = min(self.size, bucket_of(high, self.tick) - self.origin + 1)
-        if first < last:
-            for side in (self.bid, self.ask):
-                side[first:last] = 0.0
-            for flags in (self.bid_unverified, self.ask_unverified):
-                flags[first:last] = False
+    def clear_covered(self, low: float, high: float) -> None:
+        """Remove what a snapshot of prices `low` to `high` is about to tell: every bid from `low` up, every ask from `high` down.
+
+        That includes bids above `high` and asks below `low`. The snapshot says that there are none; if they stayed after the price
+        has moved by more than the snapshot is wide, they would cross the book for as long as nothing touches them.
+        """
+        first = min(max(0, bucket_of(low, self.tick) - self.origin), self.size)
+        last = max(0, min(self.size, bucket_of(high, self.tick) - self.origin + 1))
+        self.bid[first:] = 0.0
+        self.ask[:last] = 0.0
+        self.bid_unverified[first:] = 0
+        self.ask_unverified[:last] = 0
         self._rescan()
 
     def clear(self) -> None:
         """Remove every level."""
         self.bid[:] = 0.0
         self.ask[:] = 0.0
-        self.bid_unverified[:] = False
-        self.ask_unverified[:] = False
+        self.bid_unverified[:] = 0
+        self.ask_unverified[:] = 0
         self.has_unverified = False
         self._rescan()
 
-    def mark_unverified(self) -> None:
-        """Every level that is there now stays only until a diff or a snapshot confirms it."""
-        self.bid_unverified[:-1] = self.bid > 0.0
-        self.ask_unverified[:-1] = self.ask > 0.0
-        self.has_unverified = True
+    def mark_unverified(self, now_ns: int) -> None:
+        """Every level that is there now stays only until a diff or a snapshot confirms it; `now_ns` above 0.
 
-    def drop_unverified(self) -> int:
-        """Remove the levels that nothing has confirmed; how many they were."""
-        dropped = int(np.count_nonzero(self.bid_unverified)) + int(np.count_nonzero(self.ask_unverified))
-        self._all_bid[self.bid_unverified] = 0.0
-        self._all_ask[self.ask_unverified] = 0.0
-        self.bid_unverified[:] = False
-        self.ask_unverified[:] = False
-        self.has_unverified = False
+        A level that was unverified before keeps its earlier time.
+        """
+        for side, since in ((self.bid, self.bid_unverified), (self.ask, self.ask_unverified)):
+            since[:-1][(side > 0.0) & (since[:-1] == 0)] = now_ns
+            self.has_unverified |= bool(side.any())
+
+    def oldest_unverified(self) -> int | None:
+        """Since when the oldest unverified level is one; None without any."""
+        if not self.has_unverified:
+            return None
+        times = [int(since[:-1][since[:-1] > 0].min(initial=_NEVER)) for since in (self.bid_unverified, self.ask_unverified)]
+        return None if min(times) == _NEVER else min(times)
+
+    def drop_unverified(self, before_ns: int) -> int:
+        """Remove the levels that nothing has confirmed since `before_ns` or longer; how many they were."""
+        dropped = 0
+        for side, since in ((self.bid, self.bid_unverified), (self.ask, self.ask_unverified)):
+            old = (since[:-1] > 0) & (since[:-1] <= before_ns)
+            dropped += int(np.count_nonzero(old))
+            side[old] = 0.0
+            since[:-1][old] = 0
+        self.has_unverified = self.oldest_unverified() is not None
         self._rescan()
         return dropped
 
@@ -286,14 +302,25 @@ class Ladder:
         self._rescan()
 
     def with_tick(self, tick: float, reference: float) -> Ladder:
-        """A ladder of another tick size with the same levels, each on the nearest new tick (quantities that meet are added)."""
+        """A ladder of another tick size with the same levels, each on the nearest new tick (quantities that meet are added).
+
+        Where levels meet the sum is unverified if one of them is. Raises ValueError for a tick that does not fit the price.
+        """
         fresh = Ladder(tick, self.prune_pct, reference)
-        for source, target in ((self.bid, fresh.bid), (self.ask, fresh.ask)):
+        fresh.has_unverified = self.has_unverified
+        sides = (
+            (self.bid, self.bid_unverified, fresh.bid, fresh.bid_unverified),
+            (self.ask, self.ask_unverified, fresh.ask, fresh.ask_unverified),
+        )
+        fresh.dropped = self.dropped
+        for source, since, target, target_since in sides:
             at = np.flatnonzero(source)
             to = buckets_of(self._prices[at], tick) - fresh.origin
             inside = (to >= 0) & (to < fresh.size)
-            np.add.at(target, to[inside], source[at][inside])
-        fresh.dropped = self.dropped
+            fresh.dropped += int(np.count_nonzero(~inside))
+            at, to = at[inside], to[inside]
+            np.add.at(target, to, source[at])
+            np.maximum.at(target_since, to, since[at])
         fresh._rescan()
         return fresh
 
@@ -307,8 +334,7 @@ class Ladder:
             "has_unverified": self.has_unverified,
             "bid_at": bids.astype("<i8").tobytes(), "bid_qty": self.bid[bids].tobytes(),
             "ask_at": asks.astype("<i8").tobytes(), "ask_qty": self.ask[asks].tobytes(),
-            "bid_unverified": np.flatnonzero(self.bid_unverified).astype("<i8").tobytes(),
-            "ask_unverified": np.flatnonzero(self.ask_unverified).astype("<i8").tobytes(),
+            "bid_since": self.bid_unverified[bids].tobytes(), "ask_since": self.ask_unverified[asks].tobytes(),
         }  # fmt: skip
 
     @classmethod
@@ -323,8 +349,8 @@ class Ladder:
         ladder.has_unverified = state["has_unverified"]
         ladder.bid[np.frombuffer(state["bid_at"], "<i8")] = np.frombuffer(state["bid_qty"], np.float64)
         ladder.ask[np.frombuffer(state["ask_at"], "<i8")] = np.frombuffer(state["ask_qty"], np.float64)
-        ladder.bid_unverified[np.frombuffer(state["bid_unverified"], "<i8")] = True
-        ladder.ask_unverified[np.frombuffer(state["ask_unverified"], "<i8")] = True
+        ladder.bid_unverified[np.frombuffer(state["bid_at"], "<i8")] = np.frombuffer(state["bid_since"], "<i8")
+        ladder.ask_unverified[np.frombuffer(state["ask_at"], "<i8")] = np.frombuffer(state["ask_since"], "<i8")
         ladder._rescan()
         return ladder
 

@@ -230,3 +230,156 @@ def test_a_restored_book_goes_on_bit_by_bit() -> None:
     run(book, 1)
     saved = msgspec.msgpack.decode(msgspec.msgpack.encode(book.state_of()))
     assert msgspec.msgpack.encode(run(book, 51)) == msgspec.msgpack.encode(run(Book.restored(saved), 51))
+
+
+def gapped() -> Book:
+    """Synced at 105, then a tolerated gap: 106-109 are lost, 110-115 is applied."""
+    book = synced(tolerance=5)
+    assert book.on_diff(diff(110, 115, 109, [(99.7, 9.0)], []), 60 * SECOND)
+    assert book.refreshing and book.synced
+    return book
+
+
+def test_a_refresh_that_is_ahead_of_the_stream_waits_for_the_diff_that_bridges_it() -> None:
+    book = gapped()
+    assert not book.on_snapshot(diff(0, 130, 0, [(99.9, 3.0)], [(100.1, 3.0)]), 61 * SECOND)
+    assert book.on_diff(diff(116, 125, 115, [(99.6, 8.0)], []), 62 * SECOND) and book.refreshing
+    assert book.on_diff(diff(126, 135, 125, [(99.9, 4.0)], []), 63 * SECOND)
+    assert (book.refreshing, book.last_u, book.snapshot_id, book.counters["snapshots"]) == (False, 135, 130, 2)
+    assert book.ladder is not None and dict(book.ladder.levels()[0]) == {99.9: 4.0, 99.7: 9.0, 99.6: 8.0, 99.0: 5.0}
+    assert book.on_diff(diff(136, 140, 135, [], []), 64 * SECOND) and not book._buffer
+
+
+def test_a_refresh_is_asked_for_until_it_comes_and_one_from_inside_the_hole_does_not_count() -> None:
+    book = gapped()
+    asked = book.resync_asked
+    book.on_snapshot(diff(0, 107, 0, BIDS, ASKS), 61 * SECOND)
+    assert book.refreshing and book.synced
+    last = 115
+    for second in range(62, 140):
+        book.on_diff(diff(last + 1, last + 1, last, [], []), second * SECOND)
+        book.on_time(second * SECOND)
+        last += 1
+    assert book.resync_asked == asked + 3  # 10, 20 and 40 s after the request at 60 s: at 70, 90, 130
+    assert book.on_snapshot(diff(0, 150, 0, BIDS, ASKS), 141 * SECOND) and not book.refreshing and book.last_u == last
+
+
+def test_levels_beyond_a_refresh_are_unverified_too() -> None:
+    book = gapped()
+    book.on_snapshot(diff(0, 112, 0, [(99.9, 3.0)], [(100.1, 3.0)]), 61 * SECOND)
+    book.on_diff(diff(116, 117, 115, [], []), 61 * SECOND)
+    # 99.0, 100.2 and 101.0 come from before the gap, 99.7 from the diff that is applied again.
+    assert book.stats((0.0, 0.0)).levels_unverified == 3
+
+
+def test_a_synced_book_needs_no_snapshot_and_keeps_none() -> None:
+    book = synced()
+    for last in (50, 105, 900):
+        assert not book.on_snapshot(diff(0, last, 0, [(50.0, 1.0)], [(150.0, 1.0)]), SECOND)
+    assert book.on_diff(diff(106, 110, 105, [], []), SECOND)
+    assert (book.state, book.mid, book._snapshot, len(book._buffer)) == ("synced", 100.0, None, 0)
+    assert (book.counters["snapshots"], book.counters["snapshots_unused"]) == (1, 3)
+
+
+def test_a_price_that_moved_beyond_the_snapshot_leaves_no_old_level_across_the_book() -> None:
+    book = synced()
+    book.on_gap(100 * SECOND)
+    # Three minutes later the market is 3 % lower: no diff will ever name the bids at 99.9 again.
+    book.on_snapshot(diff(0, 200, 0, [(96.9, 1.0), (96.8, 1.0)], [(97.1, 1.0), (97.2, 1.0)]), 280 * SECOND)
+    book.on_diff(diff(199, 201, 198, [], []), 280 * SECOND)
+    assert book.mid == 97.0 and book.ladder is not None
+    assert book.ladder.levels()[0] == [(96.9, 1.0), (96.8, 1.0)]
+    assert book.ladder.levels()[1] == [(97.1, 1.0), (97.2, 1.0), (100.1, 1.0), (100.2, 2.0), (101.0, 5.0)]
+    book.on_time(290 * SECOND)
+    assert book.synced
+
+
+def test_repeated_resyncs_do_not_keep_an_unverified_level_for_ever() -> None:
+    book = synced()
+    book.on_diff(diff(106, 110, 105, [(95.0, 7.0)], []), SECOND)
+    last = 110
+    for minute in range(10, 100, 10):
+        book.on_gap(minute * 60 * SECOND)
+        last += 10
+        book.on_snapshot(diff(0, last, 0, [(99.9, 2.0)], [(100.1, 2.0)]), minute * 60 * SECOND)
+        book.on_diff(diff(last, last + 1, last - 1, [], []), minute * 60 * SECOND)
+        last += 1
+        book.on_time(minute * 60 * SECOND + SECOND)
+        assert book.ladder is not None
+        assert ((95.0, 7.0) in book.ladder.levels()[0]) == (minute < 70), minute  # unverified since minute 10
+
+
+def test_after_a_success_the_next_request_waits_10_s_however_long_the_last_waits_were() -> None:
+    book = Book(0.1, 0.12, 5)
+    for second in range(160):
+        book.on_time(second * SECOND)
+    assert book.resync_asked == 5  # at 0, 10, 30, 70 and 150: the next would be at 270
+    book.on_snapshot(diff(0, 100, 0, BIDS, ASKS), 160 * SECOND)
+    book.on_diff(diff(95, 105, 94, [], []), 160 * SECOND)
+    book.on_gap(161 * SECOND)
+    assert book.resync_asked == 6
+    book.on_time(170 * SECOND)
+    assert book.resync_asked == 6
+    book.on_time(171 * SECOND)
+    assert book.resync_asked == 7
+
+
+def test_a_snapshot_with_a_bad_level_leaves_no_half_a_book() -> None:
+    for bad in ((99.0, math.nan), (math.inf, 1.0), (99.0, -1.0), (0.0, 1.0)):
+        book = gapped()
+        with pytest.raises(BadLevels):
+            book.on_snapshot(diff(0, 112, 0, [(99.9, 3.0), bad], [(100.1, 3.0)]), 61 * SECOND)
+        assert (book.state, book.mid, book.refreshing) == ("unsynced", None, False)
+        book.on_diff(diff(116, 117, 115, [], []), 62 * SECOND)
+        assert book.on_snapshot(diff(0, 112, 0, BIDS, ASKS), 63 * SECOND)
+        assert (book.state, book.last_u) == ("synced", 117)
+
+
+def test_a_side_that_stays_empty_for_a_minute_resyncs_and_the_ladder_follows() -> None:
+    book = synced()
+    # Within one second the market leaves the ladder (+/- 12 %): every new level is outside.
+    book.on_diff(diff(106, 110, 105, [(99.9, 0.0), (99.0, 0.0), (119.9, 1.0)], [(p, 0.0) for p, _ in ASKS]), SECOND)
+    last = 110
+    for second in range(1, 70):
+        book.on_diff(diff(last + 1, last + 1, last, [(119.9, 1.0)], [(120.1, 1.0)]), second * SECOND)
+        book.on_time(second * SECOND)
+        last += 1
+    assert not book.synced
+    book.on_snapshot(diff(0, last, 0, [(119.9, 1.0)], [(120.1, 1.0)]), 70 * SECOND)
+    assert book.on_diff(diff(last + 1, last + 1, last, [], []), 70 * SECOND) and book.mid == 120.0
+
+
+def test_a_tick_size_that_cannot_be_changes_nothing() -> None:
+    book = synced()
+    with pytest.raises(ValueError, match="too large"):
+        book.set_tick(1e-7)
+    assert book.tick == 0.1 and book.mid == 100.0
+    book.set_tick(0.05)
+    assert book.tick == 0.05 and book.mid == 100.0
+
+
+def test_a_tick_size_change_keeps_unverified_levels_unverified() -> None:
+    book = synced()
+    book.on_diff(diff(106, 110, 105, [(95.0, 7.0)], []), SECOND)
+    book.on_gap(10 * SECOND)
+    book.on_snapshot(diff(0, 110, 0, [(99.9, 1.0)], [(100.1, 1.0)]), 10 * SECOND)
+    book.on_diff(diff(110, 111, 109, [], []), 10 * SECOND)
+    book.set_tick(0.5)
+    assert book.stats((0.0, 0.0)).levels_unverified > 0
+    book.on_time(3700 * SECOND)
+    assert book.ladder is not None and 95.0 not in dict(book.ladder.levels()[0])
+
+
+def test_time_that_begins_anew_earlier_leaves_nothing_waiting_for_the_future() -> None:
+    year = 365 * 86_400 * SECOND
+    book = synced()
+    book.on_gap(year)
+    book.on_time(2 * year)
+    asked = book.resync_asked
+    book.on_clock_set_back(100 * SECOND)
+    assert book.resync_asked == asked + 1
+    book.on_time(110 * SECOND)
+    assert book.resync_asked == asked + 2
+    book.on_snapshot(diff(0, 200, 0, BIDS, ASKS), 111 * SECOND)
+    assert book.on_diff(diff(199, 201, 198, [], []), 111 * SECOND)
+    assert book.counts_at(111 * SECOND) and book.max_sync_ns < 100 * SECOND and book.synced_since_ns == 111 * SECOND

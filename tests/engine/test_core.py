@@ -395,7 +395,7 @@ def test_a_restored_core_is_one_that_never_stopped(cut: int) -> None:
 
 @pytest.mark.parametrize(
     "damage",
-    [lambda s: s.pop("books"), lambda s: s.update(schema=2), lambda s: s.update(symbol="ETH"), lambda s: s.update(books=[]),
+    [lambda s: s.pop("books"), lambda s: s.update(schema=1), lambda s: s.update(symbol="ETH"), lambda s: s.update(books=[]),
      lambda s: s["bar"].pop("taker")],
 )  # fmt: skip
 def test_a_state_of_another_kind_is_refused(damage: Any) -> None:

@@ -111,19 +111,48 @@ def test_another_tick_size_keeps_the_levels() -> None:
 def test_unverified_levels_go_unless_touched() -> None:
     ladder = Ladder(0.1, 0.12, 100.0)
     apply(ladder, [(95.0, 1.0), (96.0, 1.0)], [(105.0, 1.0)])
-    ladder.mark_unverified()
+    ladder.mark_unverified(5)
     apply(ladder, [(96.0, 2.0)], [])
     apply(ladder, [], [(105.0, 2.0)])
     assert ladder.level_counts() == (2, 1, 1)
-    assert ladder.drop_unverified() == 1
+    assert (ladder.drop_unverified(4), ladder.has_unverified, ladder.drop_unverified(5)) == (0, True, 1)
     assert ladder.levels() == ([(96.0, 2.0)], [(105.0, 2.0)]) and not ladder.has_unverified
 
 
-def test_clear_range_is_inclusive_on_both_sides_of_the_book() -> None:
+def test_each_unverified_level_keeps_its_own_time() -> None:
     ladder = Ladder(0.1, 0.12, 100.0)
-    apply(ladder, [(95.0, 1.0), (96.0, 1.0)], [(104.0, 1.0), (105.0, 1.0)])
-    ladder.clear_range(96.0, 104.0)
-    assert ladder.levels() == ([(95.0, 1.0)], [(105.0, 1.0)])
+    apply(ladder, [(95.0, 1.0)], [])
+    ladder.mark_unverified(10)
+    apply(ladder, [(96.0, 1.0)], [])
+    ladder.mark_unverified(20)
+    assert ladder.oldest_unverified() == 10
+    assert (ladder.drop_unverified(19), ladder.oldest_unverified()) == (1, 20)
+    assert ladder.levels() == ([(96.0, 1.0)], [])
+    apply(ladder, [(96.0, 1.0)], [])
+    assert ladder.oldest_unverified() is None
+
+
+def test_unverified_levels_stay_unverified_on_another_tick_size_and_in_another_window() -> None:
+    ladder = Ladder(0.1, 0.12, 100.0)
+    apply(ladder, [(95.0, 1.0), (96.2, 1.0)], [(105.0, 1.0)])
+    ladder.mark_unverified(10)
+    apply(ladder, [(96.2, 2.0)], [])
+    coarse = ladder.with_tick(0.5, 100.0)
+    assert (coarse.level_counts(), coarse.oldest_unverified()) == ((2, 1, 2), 10)
+    ladder.recentre(104.0)
+    assert ladder.level_counts() == (2, 1, 2)
+    assert coarse.drop_unverified(10) == 2 and coarse.levels() == ([(96.0, 2.0)], [])
+
+
+def test_a_snapshot_covers_every_bid_from_its_lowest_and_every_ask_from_its_highest_price() -> None:
+    ladder = Ladder(0.1, 0.12, 100.0)
+    apply(ladder, [(95.0, 1.0), (96.0, 1.0), (99.0, 1.0)], [(104.0, 1.0), (105.0, 1.0)])
+    ladder.clear_covered(96.0, 97.0)
+    assert ladder.levels() == ([(95.0, 1.0)], [(104.0, 1.0), (105.0, 1.0)])
+    ladder.clear_covered(50.0, 104.0)
+    assert ladder.levels() == ([], [(105.0, 1.0)])
+    ladder.clear_covered(150.0, 160.0)
+    assert ladder.levels() == ([], [])
 
 
 def test_a_tick_that_does_not_fit_the_price_is_refused() -> None:
@@ -136,7 +165,7 @@ def test_restored_ladder_is_the_same(diffs: list[tuple[Levels, Levels]]) -> None
     ladder = Ladder(0.1, 0.12, 100.0)
     for bids, asks in diffs:
         apply(ladder, bids, asks)
-    ladder.mark_unverified()
+    ladder.mark_unverified(7)
     back = Ladder.restore(ladder.state())
     assert back.state() == ladder.state()
     assert (back.bid_price, back.ask_price, back.mid) == (ladder.bid_price, ladder.ask_price, ladder.mid)
