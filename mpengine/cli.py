@@ -69,6 +69,8 @@ def _supervise(arguments: list[str]) -> NoReturn:
 
 
 def _supervisor_arguments(config: Path | None, overrides: Sequence[str]) -> list[str]:
+    """Arguments of the supervisor. Settings that it would refuse are refused here, in words for a person."""
+    _settings(config, overrides)
     path = _config_file(config)
     arguments = ["--config", str(path)] if path is not None else ["--no-config"]
     for override in overrides:

@@ -38,7 +38,6 @@ def main(argv: Sequence[str], *, build: plan.Builder = plan.build, env: Mapping[
     try:
         settings = source.read()
         logging.getLogger().setLevel(settings.log.level)
-        boot.check_ports(settings)
         return _locked(settings, source, build, notifier, env)
     finally:
         notifier.close()
@@ -48,8 +47,9 @@ def main(argv: Sequence[str], *, build: plan.Builder = plan.build, env: Mapping[
 def _locked(
     settings: Settings, source: boot.SettingsSource, build: plan.Builder, notifier: Notifier, env: Mapping[str, str]
 ) -> ExitCode:
-    lock = _take_lock(settings)
+    lock = _take_lock(settings)  # before the ports: a second start shall hear of the first, not of its port
     try:
+        boot.check_ports(settings)
         folder = settings.paths.runtime
         made = prepare_runtime_directory(folder, settings.instance.name)
         supervisor = Supervisor(
