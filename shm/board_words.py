@@ -134,6 +134,8 @@ class Word(IntEnum):
     IN_FLIGHT_POSITION = 85  # engine: position + 1 of the batch being applied, 0 between batches; survives the process
     CRASH_POSITION = 86  # engine: position + 1 of the batch that the process before died in
     CRASHES_THERE = 87
+    DEPTH_WRITE_NS = 88  # engine: how long the newest depth frame took to write,
+    DEPTH_WRITE_NS_SUM = 89  # and all of DEPTH_FRAMES together
     # lines 13-15: the supervisor's view of this row
     DESIRED = 104
     ACTUAL = 105

@@ -28,14 +28,13 @@ from api.resources.depth import INTERVAL_MS, STALE_AFTER_MS, DepthResource
 from api.sources import SymbolSources
 from api.views import DepthFrame
 from mpengine.schemas import BookDocument, BookStats
+from shm.board import BoardReader
+from shm.board_words import Word
 from shm.records import Venue
 
 STATS: Final = "/orderbook_heatmap_stats"
 DEBUG: Final = "/orderbook_heatmap_debug"
 RECONSTRUCTOR: Final = Venue.BINANCE.label
-
-# The old writer rewrote a file and timed that. A ring is written by one copy of 8 KiB, which nobody times.
-WRITE_DURATION_MS: Final = 0.0
 
 Items = list[tuple[str, Any]]
 
@@ -60,7 +59,8 @@ class DepthStatus(DepthResource):
             book = frames.book(None)
             lead = None if newest is None else (newest.row.epoch, newest.row.number)
             identity = Identity(lead, () if book is None else (book.identity,))
-            items = self.items(symbol, ring_items(sources, frames, newest), newest, book)
+            timings = write_ms(self.context.sources.board.reader, symbol)
+            items = self.items(symbol, ring_items(sources, frames, newest, timings), newest, book)
             template = json_template([*items, ("seq", identity.seq), ("epoch", identity.epoch), ("stale", stale)])
             freshness = Freshness(None if newest is None else newest.row.open_ms, STALE_AFTER_MS)
             return Answer(template, JSON, identity, freshness, etag(identity, self.route, symbol, weak=True))
@@ -107,8 +107,8 @@ class Debug(DepthStatus):
         ]
 
 
-def ring_items(sources: SymbolSources, frames: DepthFrames, newest: DepthFrame | None) -> Items:
-    """The nine keys that both endpoints have."""
+def ring_items(sources: SymbolSources, frames: DepthFrames, newest: DepthFrame | None, timings: tuple[float, float]) -> Items:
+    """The nine keys that both endpoints have; `timings` as `write_ms`."""
     reader = sources.depth.reader
     head = 0 if reader is None else reader.head()
     held = 0 if reader is None else min(head - reader.first(), reader.spec.slots)
@@ -120,9 +120,19 @@ def ring_items(sources: SymbolSources, frames: DepthFrames, newest: DepthFrame |
         ("file_size_bytes", 0 if reader is None else reader.spec.file_bytes),
         ("frames_written_total", head),
         ("last_frame_write_ts_ms", 0 if newest is None else newest.published_ms),
-        ("last_frame_write_duration_ms", WRITE_DURATION_MS),
-        ("avg_frame_write_duration_ms", WRITE_DURATION_MS),
+        ("last_frame_write_duration_ms", timings[0]),
+        ("avg_frame_write_duration_ms", timings[1]),
     ]
+
+
+def write_ms(board: BoardReader | None, symbol: str) -> tuple[float, float]:
+    """(newest, mean) milliseconds that the engine took to write a depth frame; zeros before its first one."""
+    row = None if board is None else board.row_of(f"engine-{symbol}")
+    if board is None or row is None:
+        return 0.0, 0.0
+    frames = board.get(row, Word.DEPTH_FRAMES)
+    mean_ns = board.get(row, Word.DEPTH_WRITE_NS_SUM) / frames if frames else 0.0
+    return round(board.get(row, Word.DEPTH_WRITE_NS) / 1e6, 2), round(mean_ns / 1e6, 2)
 
 
 def reconstructor(stats: BookStats, book: Published[BookDocument]) -> tuple[tuple[str, Any], ...]:

@@ -167,6 +167,10 @@ class EngineProcess:
         self._applied += batch.records
         if outputs := self.core.outputs():
             self._publisher.publish(outputs)
+            # Before the head: who reads a new frame finds how long it took.
+            row.set(Word.DEPTH_FRAMES, self._publisher.counts.depth)
+            row.set(Word.DEPTH_WRITE_NS, self._publisher.counts.depth_write_ns)
+            row.set(Word.DEPTH_WRITE_NS_SUM, self._publisher.counts.depth_write_ns_sum)
             row.set(Word.HEAD_DEPTH, self._publisher.depth.next_no)
             row.set(Word.HEAD_CANDLES, self._publisher.candles.next_no)
             row.set(Word.HEAD_DOCUMENTS, self._publisher.newest_document)
@@ -192,7 +196,6 @@ class EngineProcess:
         for name, word in _COUNTER_WORDS.items():
             row.set(word, core.counters[name])
         row.set(Word.RESYNCS, sum(book.counters["resyncs"] for book in core.books.values()))
-        row.set(Word.DEPTH_FRAMES, counts.depth)
         row.set(Word.MINUTES_ROLLED, counts.candles)
         row.set(Word.REFUSED_FRAMES, counts.refused)
         row.set(Word.DUPLICATES_SKIPPED, self._skipped)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from shm.board import Board, BoardRow, RowName
+from shm.board_words import Role, Word
 from shm.layout import depth_spec
 from tests.api.test_depth import check_shape
 from tests.api.world import NOW_MS, SLOT_MS, World, book_stats, get
@@ -47,6 +49,21 @@ def test_stats_have_every_key_in_order_with_its_type(world: World) -> None:
         True, 901, 65_890.1,
     )  # fmt: skip
     assert (body["books"]["bybit"]["state"], body["books"]["bybit"]["synced"]) == ("syncing", False)
+
+
+def test_write_durations_are_the_engines(world: World) -> None:
+    board = Board.create(
+        world.settings.paths.board, [RowName("supervisor", Role.SUPERVISOR, 0), RowName("engine-BTC", Role.ENGINE, 0)], {}
+    )
+    row = BoardRow.attach(world.settings.paths.board, 1)
+    row.set(Word.DEPTH_FRAMES, 4)
+    row.set(Word.DEPTH_WRITE_NS, 1_234_567)
+    row.set(Word.DEPTH_WRITE_NS_SUM, 3_000_000)
+    world.add_history(1)
+    body = get(world.app(), STATS).json
+    assert (body["last_frame_write_duration_ms"], body["avg_frame_write_duration_ms"]) == (1.23, 0.75)
+    row.close()
+    board.close()
 
 
 def test_ages_in_stats_move_while_the_body_is_kept(world: World) -> None:

@@ -167,8 +167,8 @@ def test_resync_requests_and_figures_reach_the_board(rig: Rig) -> None:
     rig.put(clocks(0, 2))
     wait_for(lambda: rig.word(Word.RESYNC_ASKED_BINANCE) == 1)
     rig.put(book_start(2.1)[64:] + clocks(2.25, 31))
-    wait_for(lambda: rig.word(Word.HEAD_DEPTH) == 1 and rig.word(Word.DEPTH_FRAMES) == 1)
-    assert rig.word(Word.EVENTS) > 100 and rig.word(Word.SNAPSHOTS) == 1
+    wait_for(lambda: rig.word(Word.HEAD_DEPTH) == 1 and rig.word(Word.DEPTH_FRAMES) == 1 and rig.word(Word.EVENTS) > 100)
+    assert rig.word(Word.SNAPSHOTS) == 1 and rig.word(Word.DEPTH_WRITE_NS_SUM) == rig.word(Word.DEPTH_WRITE_NS) > 0
     assert rig.word(Word.BACKLOG) == 0 and rig.word(Word.LAST_INPUT_NS) > 0
     rig.stop()
 
