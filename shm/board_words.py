@@ -132,10 +132,12 @@ class Word(IntEnum):
     CLOCK_JUMPS = 83
     SYNC_ERRORS = 84
     IN_FLIGHT_POSITION = 85  # engine: position + 1 of the batch being applied, 0 between batches; survives the process
-    CRASH_POSITION = 86  # engine: position + 1 of the batch that the process before died in
-    CRASHES_THERE = 87
+    CRASH_POSITION = 86  # engine: position + 1 of the batch that the process before died in,
+    CRASHES_THERE = 87  # and how many processes in a row died in the same record of it
     DEPTH_WRITE_NS = 88  # engine: how long the newest depth frame took to write,
     DEPTH_WRITE_NS_SUM = 89  # and all of DEPTH_FRAMES together
+    IN_FLIGHT_RECORD = 90  # engine: place + 1 in that batch of the record being applied, while it takes them one by one
+    CRASH_RECORD = 91
     # lines 13-15: the supervisor's view of this row
     DESIRED = 104
     ACTUAL = 105

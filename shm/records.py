@@ -317,16 +317,22 @@ _DEPTH_FIELDS: Final = (*_EVENT_FIELDS[:9], "first_seq", "bids", "asks")
 _TOUCH_FIELDS: Final = (*_EVENT_FIELDS[:8], "bid", "bid_qty", "ask", "ask_qty")
 
 
-def decode(body: bytes) -> Iterator[Decoded]:
-    """Decode the concatenated records of a batch body. Raises ValueError where the bytes are not whole records."""
-    offset, size = 0, len(body)
-    while offset < size:
-        kind, count = body[offset], int.from_bytes(body[offset + 4 : offset + 8], "little")
-        end = offset + UNIT * units_of(kind, count)
+def offsets(body: bytes) -> Iterator[tuple[int, int]]:
+    """(start, end) of each record of a batch body. Raises ValueError where the bytes are not whole records."""
+    start, size = 0, len(body)
+    while start < size:
+        kind, count = body[start], int.from_bytes(body[start + 4 : start + 8], "little")
+        end = start + UNIT * units_of(kind, count)
         if end > size:
-            raise ValueError(f"record of kind {kind} at {offset} needs {end - offset} bytes, {size - offset} are left")
-        yield _decode_one(Kind(kind), body, offset)
-        offset = end
+            raise ValueError(f"record of kind {kind} at {start} needs {end - start} bytes, {size - start} are left")
+        yield start, end
+        start = end
+
+
+def decode(body: bytes) -> Iterator[Decoded]:
+    """Decode the records of a batch body. Raises ValueError where the bytes are not whole records of known kinds."""
+    for start, _ in offsets(body):
+        yield _decode_one(Kind(body[start]), body, start)
 
 
 def _decode_one(kind: Kind, body: bytes, offset: int) -> Decoded:

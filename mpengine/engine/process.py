@@ -1,7 +1,7 @@
 """The process of one symbol: event ring -> core -> rings and documents. A shell: it waits, publishes, saves, and nothing else.
 
 Read position runs ahead; the ring is released only up to a checkpoint on disk, so a restarted engine loads the checkpoint, reads
-again from there and comes to the state of one that was never stopped. A batch that two processes died in is put aside (quarantine).
+again from there and comes to the state of one that was never stopped. A record that two processes died in is put aside.
 
     python -m mpengine.engine.process --settings FILE --symbol BTC [--row N]
 """
@@ -35,7 +35,7 @@ from shm.board_words import Role, Word, resync_word
 from shm.event_ring import Batch, BatchFlag, EventReader
 from shm.layout import event_ring_spec
 from shm.process_shell import ProcessShell, run_main
-from shm.records import DocumentId
+from shm.records import DocumentId, offsets
 from shm.syncer import SyncThread
 
 BATCHES_PER_TURN: Final = 64
@@ -76,7 +76,7 @@ class EngineProcess:
         self._sources: dict[int, tuple[int, int]] = {}
         self._skipped = 0
         self._applied = 0
-        self._crashed_at, self._crashes = self._previous_crash()
+        self._suspect, self._suspect_record, self._crashes = self._previous_crash()
         self._reader = self._open_ring()
         self._checkpoints = CheckpointThread(self._paths.checkpoint(symbol))
         self._sync = SyncThread(self._publisher.fds, settings.engine.sync_interval_s, self._sync_failed)
@@ -120,15 +120,25 @@ class EngineProcess:
         else:
             log.info("checkpoint ignored: %s", error)
 
-    def _previous_crash(self) -> tuple[int, int]:
-        """(position + 1 of the batch the process before died in, how often in a row); (0, 0) if it died between batches."""
+    def _previous_crash(self) -> tuple[int, int, int]:
+        """(batch position + 1, record place + 1, processes in a row) of what the process before died in; zeros between batches.
+
+        A first death names only the batch; its successor takes that batch record by record, and a second death names the record.
+        """
         row = self._shell.row
-        there = row.get(Word.IN_FLIGHT_POSITION)
-        crashes = (row.get(Word.CRASHES_THERE) + 1 if there == row.get(Word.CRASH_POSITION) else 1) if there else 0
-        row.set(Word.CRASH_POSITION, there)
+        batch, record = row.get(Word.IN_FLIGHT_POSITION), row.get(Word.IN_FLIGHT_RECORD)
+        same = (batch, record) == (row.get(Word.CRASH_POSITION), row.get(Word.CRASH_RECORD))
+        crashes = 0 if not record else row.get(Word.CRASHES_THERE) + 1 if same else 1
+        self._remember_crash(batch, record, crashes)
+        return batch, record, crashes
+
+    def _remember_crash(self, batch: int, record: int, crashes: int) -> None:
+        row = self._shell.row
+        row.set(Word.CRASH_POSITION, batch)
+        row.set(Word.CRASH_RECORD, record)
         row.set(Word.CRASHES_THERE, crashes)
+        row.set(Word.IN_FLIGHT_RECORD, 0)
         row.set(Word.IN_FLIGHT_POSITION, 0)
-        return there, crashes
 
     # loop --------------------------------------------------------------------------------------------------------------
 
@@ -158,13 +168,31 @@ class EngineProcess:
             return
         row = self._shell.row
         self._sources[batch.source] = (batch.epoch, batch.first_seq + batch.records)
-        if batch.position + 1 == self._crashed_at and self._crashes >= CRASHES_BEFORE_QUARANTINE:
-            self._quarantine(batch)
-            return
         row.set(Word.IN_FLIGHT_POSITION, batch.position + 1)
-        self.core.on_batch(batch.body, gap=bool(batch.flags & BatchFlag.GAP))
+        if batch.position + 1 == self._suspect:
+            self._apply_one_by_one(batch)
+        else:
+            self.core.on_batch(batch.body, gap=bool(batch.flags & BatchFlag.GAP))
+        self._publish()
         row.set(Word.IN_FLIGHT_POSITION, 0)
         self._applied += batch.records
+
+    def _apply_one_by_one(self, batch: Batch) -> None:
+        """A batch that a process died in. The size of batches changes nothing in the core, so this is the same, only slower."""
+        if batch.flags & BatchFlag.GAP:
+            self.core.on_feed_gap()
+        for place, (start, end) in enumerate(offsets(batch.body), 1):
+            if place == self._suspect_record and self._crashes >= CRASHES_BEFORE_QUARANTINE:
+                self._quarantine(batch, place, batch.body[start:end])
+                continue
+            self._shell.row.set(Word.IN_FLIGHT_RECORD, place)
+            self.core.on_batch(batch.body[start:end])
+            self._publish()
+        self._suspect = 0
+        self._remember_crash(0, 0, 0)
+
+    def _publish(self) -> None:
+        row = self._shell.row
         if outputs := self.core.outputs():
             self._publisher.publish(outputs)
             # Before the head: who reads a new frame finds how long it took.
@@ -182,12 +210,12 @@ class EngineProcess:
         epoch, next_seq = self._sources.get(batch.source, (0, 0))
         return batch.epoch > epoch or (batch.epoch == epoch and batch.first_seq >= next_seq)
 
-    def _quarantine(self, batch: Batch) -> None:
-        path = self._paths.symbol_dir(self._symbol) / f"quarantine-{batch.epoch}-{batch.first_seq}.bin"
-        write_atomic(path, batch.body)
+    def _quarantine(self, batch: Batch, place: int, record: bytes) -> None:
+        path = self._paths.symbol_dir(self._symbol) / f"quarantine-{batch.epoch}-{batch.first_seq + place - 1}.bin"
+        write_atomic(path, record)
         self._shell.row.add(Word.QUARANTINED)
         self.core.on_feed_gap()
-        log.critical("batch at %d killed %d processes: put aside as %s", batch.position, self._crashes, path.name)
+        log.critical("record %d killed %d processes: put aside as %s", batch.first_seq + place - 1, self._crashes, path.name)
 
     def _beat(self, now_ns: int) -> None:
         row, core, counts = self._shell.row, self.core, self._publisher.counts
