@@ -66,7 +66,6 @@ _HEADER: Final = re.compile(rb'"E":[1-9]\d{12},"T":([1-9]\d{12}),"s":"([^"\\]+)"
 _ASKS: Final = b'],"a":['
 _PAIR: Final = b'["",""],'
 _PAIRS: Final = _PAIR * 4096
-_ZERO_PRICE: Final = b'["0'  # how a price of 0 begins, and one below 1
 _DIGITS: Final = b"0123456789."
 _NOT_NUMBER: Final = b'"[]a:'
 _PREFIX: Final = b'{"stream":"'
@@ -312,17 +311,19 @@ class Binance:
         skeleton = levels.translate(None, _DIGITS)
         split = skeleton.find(_ASKS)
         bids, asks = (split + 1) // 8, (len(skeleton) - split - 6) // 8
-        if not bids or not asks or skeleton != _PAIRS[: 8 * bids - 1] + _ASKS + _PAIRS[: 8 * asks - 1]:
+        # n pairs take 8 n - 1 characters, none for an empty side.
+        if split < 0 or skeleton != _PAIRS[: max(0, 8 * bids - 1)] + _ASKS + _PAIRS[: max(0, 8 * asks - 1)]:
             return 0
         traded_ms, symbol, first, last, previous = header.groups()
         first_id, last_id = int(first), int(last)
         if symbol != stream.venue_symbol or first_id > last_id:
             return 0
         try:
-            flat = orjson.loads(b"[" + levels.translate(None, _NOT_NUMBER) + b"]")
+            # An empty side leaves its comma at the end.
+            flat = orjson.loads(b"[" + levels.translate(None, _NOT_NUMBER).strip(b",") + b"]")
         except orjson.JSONDecodeError:
             return 0
-        if len(flat) != 2 * (bids + asks) or (_ZERO_PRICE in levels and 0 in flat[::2]):
+        if len(flat) != 2 * (bids + asks):
             return 0
         venue_ns = int(traded_ms) * 1_000_000
         if self._is_new_diff(stream.symbol, last_id):
@@ -532,12 +533,15 @@ class Binance:
 
 
 def _levels(rows: Sequence[Any]) -> list[float]:
-    """Flat price, quantity, price, quantity … of a level list. Raises BadRow; a row may carry more than two fields."""
+    """Flat price, quantity, price, quantity … of a level list. Raises BadRow; a row may carry more than two fields.
+
+    A price of 0 passes here: no ladder reaches down to it, so it is dropped and counted there.
+    """
     flat: list[float] = []
     if not isinstance(rows, list):
         raise BadRow("not_a_list")
     for row in rows:
-        flat.append(positive(row[0]))
+        flat.append(quantity(row[0]))
         flat.append(quantity(row[1]))
     return flat
 

@@ -95,6 +95,10 @@ def test_the_usual_form_takes_the_fast_path() -> None:
     module = binance()
     stream = module._streams[b"btcusdt@depth@100ms"]
     assert module._depth_fast(stream, depth_message('"b":[["1.5","2"]],"a":[["3","0.000"]]'), 1)
+    assert module._depth_fast(stream, depth_message('"b":[],"a":[["3","0.000"]]', ids=(21, 30, 20)), 1)
+    assert module._depth_fast(stream, depth_message('"b":[["1.5","2"]],"a":[]', ids=(31, 40, 30)), 1)
+    assert module._depth_fast(stream, depth_message('"b":[],"a":[]', ids=(41, 50, 40)), 1)
+    assert [(len(record.bids), len(record.asks)) for _, record in decoded(module)] == [(1, 1), (0, 1), (1, 0), (0, 0)]
     assert not module._depth_fast(stream, depth_message('"b":[["1.5","2","9"]],"a":[["3","0.000"]]'), 1)
 
 
@@ -139,7 +143,7 @@ def test_mutated_messages_never_raise_and_never_make_a_wrong_record() -> None:
         for symbol, record in decoded(module):
             assert symbol in ("BTC", "ETH")
             for price, qty in (*record.bids, *record.asks):
-                assert 0.0 < price < 1e300 and 0.0 <= qty < 1e300
+                assert 0.0 <= price < 1e300 and 0.0 <= qty < 1e300
     assert module.counters.refused > 1000
 
 
