@@ -4,6 +4,10 @@ Pure. Time is the running maximum of the receive times of the records. Before a 
 the boundary work runs: book watch and 1 s sample, 30 s depth frame, minute rollover. Parts never call each other; this file passes
 results along, and it is the only place that catches: per event and per step, so that one failure stops neither the next step nor
 the symbol.
+
+A wall clock that was set wrong and then right must not stop the engine until the wrong time has come: when the records stay more
+than a minute behind engine time for 5 s of their own time, engine time begins anew at theirs, with a gap in everything. A step back
+of less than that only holds time still.
 """
 
 from __future__ import annotations
@@ -44,10 +48,12 @@ MID_STALE_NS: Final = 60 * SECOND
 MARK_FRESH_NS: Final = 60 * SECOND
 RECOVERED_NS: Final = 3600 * SECOND
 MAX_ERRORS: Final = 32
+BEHIND_NS: Final = 60 * SECOND
+BEHIND_FOR_NS: Final = 5 * SECOND
 
 _COUNTERS: Final = (
     "events", "clocks", "trades", "depth", "snapshots", "marks", "open_interest", "liquidations", "ratios", "instruments",
-    "touches", "gaps", "late", "refused", "unknown", "malformed", "errors",
+    "touches", "gaps", "late", "refused", "unknown", "malformed", "errors", "clock_set_back",
 )  # fmt: skip
 
 
@@ -74,7 +80,13 @@ class DocumentOut(NamedTuple):
     ts_ns: int
 
 
-Output = FrameOut | CandleOut | DocumentOut
+class ClockOut(NamedTuple):
+    """Engine time began anew at `now_ns`: what was published with a later time came from a wrong clock."""
+
+    now_ns: int
+
+
+Output = FrameOut | CandleOut | DocumentOut | ClockOut
 
 
 class Refused(ValueError):
@@ -85,8 +97,9 @@ class SymbolCore:
     """The state of one symbol. `on_batch` takes, `outputs` drains; the shell publishes, saves and waits."""
 
     __slots__ = (
-        "_bar", "_block", "_errors", "_frames", "_funding", "_handlers", "_last_depth_open_ns", "_last_minute", "_mark", "_mid",
-        "_oi", "_one", "_outputs", "_settings", "_totals", "books", "counters", "data_since_ns", "now_ns", "symbol",
+        "_bar", "_behind_since_ns", "_block", "_errors", "_frames", "_funding", "_handlers", "_last_depth_open_ns",
+        "_last_minute", "_mark", "_mid", "_oi", "_one", "_outputs", "_settings", "_totals", "books", "counters",
+        "data_since_ns", "now_ns", "symbol",
     )  # fmt: skip
 
     def __init__(self, symbol: str, settings: Settings) -> None:
@@ -105,6 +118,7 @@ class SymbolCore:
         self._mark: tuple[float, int] | None = None
         self._funding: tuple[float, int] | None = None
         self._mid: tuple[float, int] | None = None
+        self._behind_since_ns: int | None = None
         self._last_minute: int | None = None
         self._last_depth_open_ns: int | None = None
         self._totals = dict.fromkeys(("minutes_rolled", "minutes_skipped", "depth_frames"), 0)
@@ -138,10 +152,14 @@ class SymbolCore:
             kind, _, _, _, count, _, recv_ns = unpack(body, offset)
             end = offset + UNIT + ((count + 3) // 4 * UNIT if kind in _WITH_LEVELS else 0)
             if end > size:
+                # What follows in this batch cannot be found any more.
                 counters["malformed"] += 1
+                self.on_feed_gap()
                 return
             if recv_ns > self.now_ns:
                 self._advance(recv_ns)
+            elif recv_ns < self.now_ns:
+                self._look_behind(recv_ns)
             counters["events"] += 1
             handler = handlers.get(kind)
             if handler is None:
@@ -187,10 +205,12 @@ class SymbolCore:
             raise Refused("no book for this venue")
         self.counters["depth"] += 1
         before = book.state
-        if book.on_record(body, offset, self._levels(body), self.now_ns):
-            self._observe_mid(book)
-        if book.state != before:
-            self._book_changed()
+        try:
+            if book.on_record(body, offset, self._levels(body), self.now_ns):
+                self._observe_mid(book)
+        finally:
+            if book.state != before:
+                self._book_moved(before)
 
     def _on_snapshot(self, body: bytes, offset: int) -> None:
         book = self.books.get(body[offset + 1])  # type: ignore[call-overload]  # an IntEnum key is found by its number
@@ -198,10 +218,12 @@ class SymbolCore:
             raise Refused("no book for this venue")
         self.counters["snapshots"] += 1
         before = book.state
-        if book.on_snapshot(read_diff(body, offset, self._levels(body)), self.now_ns):
-            self._observe_mid(book)
-        if book.state != before:
-            self._book_changed()
+        try:
+            if book.on_snapshot(read_diff(body, offset, self._levels(body)), self.now_ns):
+                self._observe_mid(book)
+        finally:
+            if book.state != before:
+                self._book_moved(before)
 
     def _levels(self, body: bytes) -> LevelBlock:
         """The levels of the running batch, converted when the first record asks for them."""
@@ -258,9 +280,14 @@ class SymbolCore:
         venue, scope = Venue(body[offset + 1]), GapScope(body[offset + 2])
         self.counters["gaps"] += 1
         self._bar.gap = True
-        if scope is not GapScope.TRADES and (book := self.books.get(venue)) is not None:
+        if scope is GapScope.TRADES:
+            return
+        # No venue: the hole is in the feed itself.
+        books = [book for of, book in self.books.items() if venue in (of, Venue.NONE)]
+        for book in books:
             self._frames.flag(Coverage.GAP)
             book.on_gap(self.now_ns)
+        if books:
             self._book_changed()
 
     def _check_price(self, price: float) -> None:
@@ -292,9 +319,12 @@ class SymbolCore:
     def _advance(self, now_ns: int) -> None:
         """Engine time moves to `now_ns`; the work of every boundary on the way runs first."""
         before, first = self.now_ns, self.data_since_ns is None
+        self._behind_since_ns = None
         if first:
             self.data_since_ns = now_ns
             before = now_ns
+            # Nothing is known of the part of the minute before.
+            self._bar.gap |= now_ns % MINUTE_NS > SECOND
         at_ns = now_ns // SECOND * SECOND
         if at_ns > before or first:
             boundary_ns = self.now_ns = now_ns if first else at_ns
@@ -308,6 +338,32 @@ class SymbolCore:
             self.now_ns = now_ns
             self._step("status_document", self._publish_status)
         self.now_ns = now_ns
+
+    def _look_behind(self, recv_ns: int) -> None:
+        """A record behind engine time: alone it is late, a stream of them means that the clock was set back."""
+        if self.now_ns - recv_ns <= BEHIND_NS:
+            self._behind_since_ns = None
+        elif self._behind_since_ns is None or recv_ns < self._behind_since_ns:
+            self._behind_since_ns = recv_ns
+        elif recv_ns - self._behind_since_ns >= BEHIND_FOR_NS:
+            self._set_back(recv_ns)
+
+    def _set_back(self, now_ns: int) -> None:
+        """Begin anew at an earlier time. Every age would be negative, so nothing that has one is kept."""
+        self._note_error("clock", ValueError(f"engine time was {(self.now_ns - now_ns) // SECOND} s ahead and is set back"))
+        self.counters["clock_set_back"] += 1
+        self.now_ns = self.data_since_ns = now_ns
+        self._behind_since_ns = None
+        self._mark = self._funding = self._mid = None
+        self._last_minute = None
+        self._oi = OpenInterest()
+        self._bar.reset()
+        self._bar.gap = True
+        self._frames.restart()
+        self._outputs.append(ClockOut(now_ns))
+        for book in self.books.values():
+            book.on_clock_set_back(now_ns)
+        self._book_changed()
 
     def _step(self, name: str, step: Callable[..., None], *args: int) -> None:
         try:
@@ -353,19 +409,31 @@ class SymbolCore:
             self._bar.reset()
             return
         minutes = minute - self._last_minute if self._last_minute is not None else 1
-        record = self._bar.close_at(
-            close_ns,
-            mark=mark[0] if mark is not None and close_ns - mark[1] <= MARK_FRESH_NS else None,
-            funding=self._funding[0] if self._funding is not None and close_ns - self._funding[1] <= MARK_FRESH_NS else None,
-            oi=self._oi.on_rollover(close_ns),
-            minutes=minutes,
-        )
+        try:
+            record = self._bar.close_at(
+                close_ns,
+                mark=mark[0] if mark is not None and close_ns - mark[1] <= MARK_FRESH_NS else None,
+                funding=self._funding[0] if self._funding is not None and close_ns - self._funding[1] <= MARK_FRESH_NS else None,
+                oi=self._oi.on_rollover(close_ns),
+                minutes=minutes,
+            )
+        except Exception:
+            self._totals["minutes_skipped"] += 1
+            raise
+        finally:
+            self._bar.reset()  # a bar that cannot be made is missing; it never runs on into the next minute
         self._outputs.append(CandleOut(record))
         self._totals["minutes_rolled"] += 1
         self._last_minute = minute
-        self._bar.reset()
 
     # documents ---------------------------------------------------------------------------------------------------------
+
+    def _book_moved(self, before: str) -> None:
+        """An event changed a book's state; one that broke a synced book is a gap in the minute and the slot."""
+        if before == "synced":
+            self._bar.gap = True
+            self._frames.flag(Coverage.GAP)
+        self._book_changed()
 
     def _book_changed(self) -> None:
         self._publish_book(self.now_ns)
@@ -380,6 +448,11 @@ class SymbolCore:
 
     def _publish_status(self) -> None:
         self._outputs.append(DocumentOut(DocumentId.STATUS, encode(self.status("live")), self.now_ns))
+
+    @property
+    def missing(self) -> tuple[int, int]:
+        """(minutes without a bar, depth slots without a frame) since the state began."""
+        return self._totals["minutes_skipped"], self._frames.empty_slots
 
     def status(self, state: Any, fatal_error: str | None = None) -> StatusDocument:
         """The STATUS document of this moment."""
@@ -426,6 +499,7 @@ class SymbolCore:
             "schema": STATE_SCHEMA,
             "symbol": self.symbol,
             "now_ns": self.now_ns,
+            "behind_since_ns": self._behind_since_ns,
             "data_since_ns": self.data_since_ns,
             "counters": dict(self.counters),
             "totals": dict(self._totals),
@@ -450,6 +524,7 @@ class SymbolCore:
             raise ValueError("state of other venues")
         self.books = books
         self.now_ns, self.data_since_ns = state["now_ns"], state["data_since_ns"]
+        self._behind_since_ns = state["behind_since_ns"]
         self.counters |= state["counters"]
         self._totals |= state["totals"]
         self._mark, self._funding, self._mid = (

@@ -60,6 +60,12 @@ class DepthFrames:
         """Something happened in the running slot that its readers must know."""
         self._flags |= coverage
 
+    def restart(self) -> None:
+        """Time begins anew: the running slot is dropped, the next one is flagged as one with a gap."""
+        self.slot = None
+        self._reset()
+        self.flag(Coverage.GAP)
+
     def on_second(
         self, at_ns: int, books: Sequence[tuple[Venue, Book]], reference: float | None, recovered: Coverage
     ) -> list[Frame]:
@@ -91,6 +97,8 @@ class DepthFrames:
             self._venues |= venue.bit
             self._venue_ts_ns = max(self._venue_ts_ns, book.last_venue_ns)
             counted = True
+            if book.refreshing:
+                self._flags |= Coverage.GAP  # a tolerated hole that no snapshot has closed yet
             if book.partial:
                 self._flags |= Coverage.PARTIAL
         self.samples += counted

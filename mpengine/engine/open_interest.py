@@ -27,11 +27,12 @@ class OiMinute(NamedTuple):
 class OpenInterest:
     """Newest value per venue, and the values that the last rollover used."""
 
-    __slots__ = ("_baseline", "_odd", "_values", "refused")
+    __slots__ = ("_baseline", "_baseline_ns", "_odd", "_values", "refused")
 
     def __init__(self) -> None:
         self._values: dict[Venue, tuple[float, int]] = {}
-        self._baseline: dict[Venue, tuple[float, int]] = {}
+        self._baseline: dict[Venue, float] = {}
+        self._baseline_ns = 0
         self._odd: dict[Venue, list[float]] = {}
         self.refused = 0
 
@@ -59,19 +60,22 @@ class OpenInterest:
         return sum(fresh.values()) if fresh else None
 
     def on_rollover(self, now_ns: int) -> OiMinute:
-        """Sum and change since the last rollover; then the fresh values become the baseline."""
+        """Sum and change since the last rollover; then the fresh values, and they alone, become the baseline.
+
+        A venue that the last rollover did without has no baseline: what it changed by meanwhile is no change of one minute.
+        """
         fresh = self.fresh(now_ns)
-        both = [v for v in fresh if v in self._baseline and now_ns - self._baseline[v][1] <= BASELINE_AGE_NS]
-        delta = sum(fresh[v] - self._baseline[v][0] for v in both) if both else None
-        for venue, qty in fresh.items():
-            self._baseline[venue] = (qty, now_ns)
+        both = [v for v in fresh if v in self._baseline] if now_ns - self._baseline_ns <= BASELINE_AGE_NS else []
+        delta = sum(fresh[v] - self._baseline[v] for v in both) if both else None
+        self._baseline, self._baseline_ns = dict(fresh), now_ns
         return OiMinute(sum(fresh.values()) if fresh else None, delta, fresh)
 
     def state_of(self) -> dict[str, Any]:
         """Everything needed to go on from here."""
         return {
             "values": [[int(v), *pair] for v, pair in sorted(self._values.items())],
-            "baseline": [[int(v), *pair] for v, pair in sorted(self._baseline.items())],
+            "baseline": [[int(v), qty] for v, qty in sorted(self._baseline.items())],
+            "baseline_ns": self._baseline_ns,
             "odd": [[int(v), readings] for v, readings in sorted(self._odd.items())],
             "refused": self.refused,
         }
@@ -79,6 +83,7 @@ class OpenInterest:
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from `state_of`."""
         self._values = {Venue(v): (qty, at_ns) for v, qty, at_ns in state["values"]}
-        self._baseline = {Venue(v): (qty, at_ns) for v, qty, at_ns in state["baseline"]}
+        self._baseline = {Venue(v): qty for v, qty in state["baseline"]}
+        self._baseline_ns = state["baseline_ns"]
         self._odd = {Venue(v): list(readings) for v, readings in state["odd"]}
         self.refused = state["refused"]

@@ -2,6 +2,8 @@
 
 Read position runs ahead; the ring is released only up to a checkpoint on disk, so a restarted engine loads the checkpoint, reads
 again from there and comes to the state of one that was never stopped. A record that two processes died in is put aside.
+While no checkpoint can be written (full or hanging disk) a nearly full ring is released without one: the live picture is worth more
+than a restart without a gap.
 
     python -m mpengine.engine.process --settings FILE --symbol BTC [--row N]
 """
@@ -16,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from mpengine.config import Settings, decode
-from mpengine.engine.core import SymbolCore
+from mpengine.engine.core import ClockOut, SymbolCore
 from mpengine.engine.storage import (
     Checkpoint,
     CheckpointError,
@@ -43,6 +45,10 @@ DRAIN_S: Final = 2.0
 BEAT_NS: Final = 200_000_000
 LOOK_NS: Final = 1_000_000_000
 CRASHES_BEFORE_QUARANTINE: Final = 2
+CHECKPOINT_FILL: Final = 0.5
+GIVE_UP_FILL: Final = 0.8
+GIVE_UP_NS: Final = 5_000_000_000
+EARLY_NS: Final = 250_000_000
 DOORBELLS_VARIABLE: Final = "MPENGINE_DOORBELLS"
 
 _COUNTER_WORDS: Final = {
@@ -83,6 +89,10 @@ class EngineProcess:
         self._sync.start()
         self._next_checkpoint_ns = time.monotonic_ns() + round(settings.engine.checkpoint_interval_s * 1e9)
         self._next_beat_ns = self._next_look_ns = 0
+        self._missing = self.core.missing
+        self._early_checkpoint_ns = 0
+        self._submitted_ns: int | None = None
+        self._unsaved = False
 
     # start -------------------------------------------------------------------------------------------------------------
 
@@ -98,7 +108,7 @@ class EngineProcess:
         except CheckpointError as error:
             checkpoint = None
             self._report_checkpoint(path, error)
-        except (KeyError, TypeError, ValueError, IndexError):
+        except Exception:  # whatever it is that cannot be restored, it must not end every start
             checkpoint = None
             self.core = SymbolCore(self._symbol, self._settings)
             log.exception("checkpoint does not hold a state, moved to %s", move_aside(path, time.time_ns()).name)
@@ -112,6 +122,9 @@ class EngineProcess:
             self._sources = {}
             self.core.on_feed_gap()
             log.info("the event ring is new: going on from the checkpoint with a gap")
+        elif reader.position != checkpoint.position:
+            self.core.on_feed_gap()
+            log.warning("the event ring no longer holds the place of the checkpoint: going on with a gap")
         return reader
 
     def _report_checkpoint(self, path: Path, error: CheckpointError) -> None:
@@ -158,7 +171,8 @@ class EngineProcess:
             self._next_beat_ns = now_ns + BEAT_NS
             self._beat(now_ns)
         self._release()
-        if now_ns >= self._next_checkpoint_ns or (work and self._reader.fill() > 0.5):
+        early = now_ns >= self._early_checkpoint_ns and self._reader.fill() > CHECKPOINT_FILL
+        if now_ns >= self._next_checkpoint_ns or (work and early):
             self.checkpoint()
         return work
 
@@ -167,19 +181,20 @@ class EngineProcess:
             self._skipped += batch.records
             return
         row = self._shell.row
+        gap = bool(batch.flags & BatchFlag.GAP) or self._is_after_a_hole(batch)
         self._sources[batch.source] = (batch.epoch, batch.first_seq + batch.records)
         row.set(Word.IN_FLIGHT_POSITION, batch.position + 1)
         if batch.position + 1 == self._suspect:
-            self._apply_one_by_one(batch)
+            self._apply_one_by_one(batch, gap=gap)
         else:
-            self.core.on_batch(batch.body, gap=bool(batch.flags & BatchFlag.GAP))
+            self.core.on_batch(batch.body, gap=gap)
         self._publish()
         row.set(Word.IN_FLIGHT_POSITION, 0)
         self._applied += batch.records
 
-    def _apply_one_by_one(self, batch: Batch) -> None:
+    def _apply_one_by_one(self, batch: Batch, *, gap: bool) -> None:
         """A batch that a process died in. The size of batches changes nothing in the core, so this is the same, only slower."""
-        if batch.flags & BatchFlag.GAP:
+        if gap:
             self.core.on_feed_gap()
         for place, (start, end) in enumerate(offsets(batch.body), 1):
             if place == self._suspect_record and self._crashes >= CRASHES_BEFORE_QUARANTINE:
@@ -195,6 +210,8 @@ class EngineProcess:
         row = self._shell.row
         if outputs := self.core.outputs():
             self._publisher.publish(outputs)
+            if any(isinstance(one, ClockOut) for one in outputs):
+                self._next_checkpoint_ns = 0  # a restart from before it could not tell what was published already
             # Before the head: who reads a new frame finds how long it took.
             row.set(Word.DEPTH_FRAMES, self._publisher.counts.depth)
             row.set(Word.DEPTH_WRITE_NS, self._publisher.counts.depth_write_ns)
@@ -210,11 +227,20 @@ class EngineProcess:
         epoch, next_seq = self._sources.get(batch.source, (0, 0))
         return batch.epoch > epoch or (batch.epoch == epoch and batch.first_seq >= next_seq)
 
+    def _is_after_a_hole(self, batch: Batch) -> bool:
+        """True where the running numbers of a source jump: records are missing although no flag says so."""
+        epoch, next_seq = self._sources.get(batch.source, (0, 0))
+        return batch.epoch == epoch and batch.first_seq > next_seq
+
     def _quarantine(self, batch: Batch, place: int, record: bytes) -> None:
         path = self._paths.symbol_dir(self._symbol) / f"quarantine-{batch.epoch}-{batch.first_seq + place - 1}.bin"
-        write_atomic(path, record)
+        try:
+            write_atomic(path, record)
+        except OSError:
+            log.exception("%s not written", path.name)
         self._shell.row.add(Word.QUARANTINED)
         self.core.on_feed_gap()
+        self._next_checkpoint_ns = 0  # so that no restart meets this record again
         log.critical("record %d killed %d processes: put aside as %s", batch.first_seq + place - 1, self._crashes, path.name)
 
     def _beat(self, now_ns: int) -> None:
@@ -232,8 +258,18 @@ class EngineProcess:
         row.set(Word.CHECKPOINT_POSITION, self._reader.released)
         if now_ns >= self._next_look_ns:
             self._next_look_ns = now_ns + LOOK_NS
+            self._tell_missing()
             if self._reader.replaced():
                 self._reopen_ring()
+
+    def _tell_missing(self) -> None:
+        """Log the minutes and slots that were not published since the last look."""
+        (minutes, slots), (told_minutes, told_slots) = self.core.missing, self._missing
+        self._missing = minutes, slots
+        if minutes != told_minutes:
+            log.warning("%d minutes without a price: no bar", minutes - told_minutes)
+        if slots != told_slots:
+            log.info("%d depth slots without a synced book: no frame", slots - told_slots)
 
     def _reopen_ring(self) -> None:
         """The supervisor made a new event ring: what was in the old one and not read is a gap."""
@@ -250,7 +286,11 @@ class EngineProcess:
 
     def checkpoint(self) -> None:
         """Hand the state to the writer thread; the ring is released when it is on disk."""
-        self._next_checkpoint_ns = time.monotonic_ns() + round(self._settings.engine.checkpoint_interval_s * 1e9)
+        now_ns = time.monotonic_ns()
+        self._next_checkpoint_ns = now_ns + round(self._settings.engine.checkpoint_interval_s * 1e9)
+        self._early_checkpoint_ns = now_ns + EARLY_NS
+        if self._submitted_ns is None:
+            self._submitted_ns = now_ns
         checkpoint = Checkpoint(
             symbol=self._symbol,
             config_digest=self._digest,
@@ -263,9 +303,17 @@ class EngineProcess:
         self._checkpoints.submit(encode_checkpoint(checkpoint), (checkpoint.ring_uuid, checkpoint.position))
 
     def _release(self) -> None:
-        done = self._checkpoints.done
-        if done is not None and done[0] == self._reader.uuid and done[1] > self._reader.released:
-            self._reader.release(done[1])
+        done, reader = self._checkpoints.done, self._reader
+        if done is not None and done[0] == reader.uuid and done[1] > reader.released:
+            reader.release(done[1])
+            self._submitted_ns, self._unsaved = None, False
+        elif self._submitted_ns is not None and reader.fill() > GIVE_UP_FILL:
+            if time.monotonic_ns() - self._submitted_ns < GIVE_UP_NS:
+                return
+            reader.release(reader.position)
+            if not self._unsaved:
+                self._unsaved = True
+                log.error("no checkpoint could be written in time: the event ring goes on without, a restart will have a gap")
 
     def _sync_failed(self, _fd: int, error: OSError) -> None:
         log.error("fdatasync failed: %s", error)

@@ -1,8 +1,9 @@
 """Where an engine's outputs and its state go: rings, documents, the checkpoint file. A shell; used by the process and by replay.
 
 Publication is at most once, also across a restart: a frame or bar that is not newer than the newest one in its ring was published
-before the restart and is skipped (the cores repeat it bit by bit). The checkpoint is written by a thread; a slow disk never holds
-the engine loop up, a newer state replaces one that still waits.
+before the restart and is skipped (the cores repeat it bit by bit). Where engine time begins anew (`ClockOut`) the windows after
+that time count as new, whatever a wrong clock has published ahead of it. The checkpoint is written by a thread; a slow disk never
+holds the engine loop up, a newer state replaces one that still waits.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import msgspec
 from xxhash import xxh3_64_digest
 
 from mpengine.config import Settings
-from mpengine.engine.core import CandleOut, DocumentOut, FrameOut, Output
+from mpengine.engine.core import STATE_SCHEMA, CandleOut, DocumentOut, FrameOut, Output
 from shm.atomic_file import write_atomic
 from shm.document import DocumentWriter
 from shm.errors import Refused
@@ -35,6 +36,7 @@ CHECKPOINT_MAGIC: Final = b"MPCKPT1\0"
 CHECKPOINT_SCHEMA: Final = 1
 CHECKPOINT_BYTES: Final = 256 << 20
 DIRECTORY_MODE: Final = 0o750
+AHEAD_NS: Final = 60 * 1_000_000_000
 
 log = logging.getLogger("mpengine.engine.storage")
 
@@ -76,9 +78,16 @@ class Publisher:
         except BaseException:
             self.depth.close()
             raise
-        self._last_depth_ns = _newest_depth(paths.depth(symbol))
-        self._last_candle_ns = _newest_candle(paths.candles(symbol))
+        self._last_depth_ns = self._believed(_newest_depth(paths.depth(symbol)), "depth")
+        self._last_candle_ns = self._believed(_newest_candle(paths.candles(symbol)), "candles")
         self._document_versions: dict[DocumentId, int] = {}
+
+    def _believed(self, newest_ns: int, ring: str) -> int:
+        """The newest window of a ring; 0 for one that lies ahead of the clock: it would silence the ring until its time comes."""
+        if self._event_clock or newest_ns <= time.time_ns() + AHEAD_NS:
+            return newest_ns
+        log.warning("the newest window of the %s ring lies in the future: a wrong clock published it", ring)
+        return 0
 
     @property
     def fds(self) -> list[int]:
@@ -123,8 +132,12 @@ class Publisher:
             self.candles.append(output.record, ts_ns=closed, published_ns=self._now(closed))
             self._last_candle_ns = opened
             self.counts.candles += 1
-        else:
+        elif isinstance(output, DocumentOut):
             self._publish_document(output)
+        elif not self._event_clock:
+            # A replay keeps to windows that are newer than all before: captures in a wrong order must not mix up a ring.
+            self._last_depth_ns = self._last_candle_ns = output.now_ns
+            log.warning("the clock was set back: windows after this one are published anew")
 
     def _publish_document(self, output: DocumentOut) -> None:
         version = self.documents.publish(output.document, output.data, ts_ns=output.ts_ns, published_ns=self._now(output.ts_ns))
@@ -187,8 +200,10 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def config_digest(settings: Settings, symbol: str) -> str:
-    """What a state depends on: the symbol's own settings and the engine's. Another digest means another engine."""
-    parts = [msgspec.json.encode(part, order="sorted") for part in (settings.symbols[symbol], settings.engine)]
+    """What a state depends on: its schema, the symbol's own settings, the engine's, the venues that are on."""
+    venues = {name: getattr(settings.venues, name).enabled for name in settings.venues.__struct_fields__}
+    depends = (STATE_SCHEMA, settings.symbols[symbol], settings.engine, venues)
+    parts = [msgspec.json.encode(part, order="sorted") for part in depends]
     return hashlib.sha256(b"\n".join(parts)).hexdigest()
 
 

@@ -127,6 +127,10 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
         one.close()
 
 
+def python_path(first: Path) -> str:
+    return os.pathsep.join((str(first), os.environ.get("PYTHONPATH", "")))
+
+
 def undisturbed(settings: Settings, body: bytes) -> tuple[str, list[bytes]]:
     core = SymbolCore("BTC", settings)
     core.on_batch(body)
@@ -184,7 +188,7 @@ def test_a_record_that_killed_two_processes_is_put_aside(rig: Rig, tmp_path: Pat
         "    SymbolCore._on_touch = lambda self, body, offset: os.kill(os.getpid(), 9)\n",
         encoding="utf-8",
     )
-    env = {"POISON": "1", "PYTHONPATH": str(tmp_path)}
+    env = {"POISON": "1", "PYTHONPATH": python_path(tmp_path)}
     poison = bytes([10]) + bytes(63)
     rig.put(book_start() + clocks(0, 5))
     rig.put(clock(5.5) + poison + clock(5.75))
@@ -231,6 +235,55 @@ def test_a_new_event_ring_is_noticed_and_counted_as_a_gap(rig: Rig) -> None:
     rig.put(clocks(4, 6))
     wait_for(lambda: rig.word(Word.GAPS) == 1 and rig.word(Word.EVENTS) > 20)
     assert "replaced" in rig.stop()
+
+
+@pytest.mark.slow
+def test_running_numbers_that_jump_are_a_gap_although_no_flag_says_so(rig: Rig) -> None:
+    rig.start()
+    rig.put(book_start() + clocks(0, 3))
+    rig.seq += 7
+    rig.put(clocks(3.25, 4))
+    rig.put(clocks(4.25, 5))
+    wait_for(lambda: rig.word(Word.EVENTS) == 24 and rig.word(Word.GAPS) == 1)
+    rig.stop()
+
+
+@pytest.mark.slow
+def test_an_older_checkpoint_than_the_ring_still_holds_is_a_gap(rig: Rig) -> None:
+    path = rig.paths.checkpoint("BTC")
+    rig.start()
+    rig.put(book_start())
+    wait_for(lambda: path.exists() and rig.word(Word.CHECKPOINT_POSITION) == rig.writer.head)
+    old = path.read_bytes()
+    rig.put(clocks(1, 3))
+    wait_for(lambda: rig.word(Word.CHECKPOINT_POSITION) == rig.writer.head)
+    rig.stop()
+    path.write_bytes(old)
+    rig.start()
+    wait_for(lambda: rig.word(Word.GAPS) == 1)
+    assert "no longer holds" in rig.stop()
+
+
+@pytest.mark.slow
+@pytest.mark.covers("F12")
+def test_a_disk_that_takes_no_checkpoint_does_not_stop_the_engine(rig: Rig, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os\n"
+        "if os.environ.get('FULL_DISK'):\n"
+        "    import mpengine.engine.storage as storage\n"
+        "    def full(*_args, **_kwargs):\n"
+        "        raise OSError(28, 'No space left on device')\n"
+        "    storage.write_atomic = full\n",
+        encoding="utf-8",
+    )
+    rig.start(FULL_DISK="1", PYTHONPATH=python_path(tmp_path))
+    rig.put(book_start())
+    batch = clocks(1, 1) * 4000
+    for _ in range(3 * UNITS // 4000):
+        wait_for(lambda: rig.writer.fill() < 0.9)
+        rig.put(batch)
+    wait_for(lambda: rig.word(Word.EVENTS) == 3 + 3 * UNITS // 4000 * 4000)
+    assert rig.word(Word.GAPS) == 0 and rig.word(Word.WRITE_ERRORS) > 0
 
 
 @pytest.mark.slow

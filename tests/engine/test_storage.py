@@ -29,8 +29,8 @@ from shm.frame_ring import FrameReader
 from shm.paths import Paths
 from shm.record_ring import RecordReader
 from shm.records import CANDLE_DTYPE, DocumentId
-from tests.engine.events import clocks
-from tests.engine.test_core import book_start, chain
+from tests.engine.events import SECOND, T0, clock, clocks, depth, snapshot
+from tests.engine.test_core import ASKS, BIDS, book_start, chain
 
 SETTINGS = load("", {})
 
@@ -56,6 +56,42 @@ def test_what_was_published_before_a_restart_is_not_published_again(tmp_path: Pa
         assert [slot.frame_no for slot in slots] == [0, 1, 2, 3]
         assert len({slot.ts_ns for slot in slots}) == 4
         assert candles.head() == 2
+
+
+@pytest.mark.covers("F16")
+def test_what_a_wrong_clock_published_does_not_silence_the_rings(tmp_path: Path) -> None:
+    core = SymbolCore("BTC", SETTINGS)
+    publisher = Publisher(Paths(tmp_path, tmp_path), "BTC")
+    core.on_batch(book_start() + chain(0.5, 61) + clocks(61, 61))
+    core.on_batch(clock(90_000) + depth(90_000.1, 167, 168, 166, [], []) + clocks(90_001, 90_061))  # a day ahead, with frames
+    publisher.publish(core.outputs())
+    ahead = publisher.counts.depth
+    assert ahead > 2
+    core.on_batch(clocks(200, 210) + snapshot(210.1, 300, BIDS, ASKS) + depth(210.2, 299, 301, 298, [], []) + clocks(210.5, 271))
+    publisher.publish(core.outputs())
+    publisher.close()
+    with FrameReader.open(tmp_path / "BTC" / "depth.ring") as reader:
+        opened = [(slot.ts_ns - T0) // SECOND - 30 for slot in reader.history(0, reader.head()).slots]
+    assert opened[:2] == [0, 30] and opened[ahead:] == [210, 240]
+
+
+def test_a_ring_that_ends_in_the_future_is_not_believed_by_a_live_engine(tmp_path: Path) -> None:
+    paths = Paths(tmp_path, tmp_path)
+    core = SymbolCore("BTC", SETTINGS)
+    year_2096 = 80 * 365 * 86_400.0
+    core.on_batch(book_start(year_2096) + chain(year_2096 + 0.5, year_2096 + 61) + clocks(year_2096 + 61, year_2096 + 121))
+    wrong = Publisher(paths, "BTC", event_clock=True)
+    wrong.publish(core.outputs())
+    assert wrong.counts.depth and wrong.counts.candles
+    wrong.close()
+    replayed = Publisher(paths, "BTC", event_clock=True)
+    replayed.publish(outputs(61))
+    assert (replayed.counts.depth, replayed.counts.candles) == (0, 0)  # a replay never puts older windows behind newer ones
+    replayed.close()
+    live = Publisher(paths, "BTC")
+    live.publish(outputs(61))
+    assert (live.counts.depth, live.counts.candles) == (2, 1)
+    live.close()
 
 
 def test_a_refused_document_is_counted_and_the_others_go_out(tmp_path: Path) -> None:
@@ -124,6 +160,9 @@ def test_settings_of_the_symbol_and_engine_decide_about_a_checkpoint() -> None:
     assert digest == config_digest(load("[api]\nport = 1\n[symbols.BTC]\n[symbols.ETH]\nstep = 2.0\n", {}), "BTC")
     assert digest != config_digest(load("[symbols.BTC]\nstep = 10.0\n", {}), "BTC")
     assert digest != config_digest(load("[engine]\nbook_prune_pct = 0.11\n", {}), "BTC")
+    assert digest != config_digest(load("[venues.binance]\nenabled = false\n", {}), "BTC")
+    with mock.patch.object(storage, "STATE_SCHEMA", 99):
+        assert digest != config_digest(SETTINGS, "BTC")
 
 
 @pytest.mark.covers("A1-H1", "A2-M6", "E-L6")
