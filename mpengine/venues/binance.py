@@ -512,18 +512,22 @@ class Binance:
         self._emit(symbol, pack_event(Kind.RATIO, Venue.BINANCE, RATIOS[call.name], 0, venue_ns, recv_ns, 0, 0, value, 0.0))
 
     def _instruments(self, reply: dict[str, Any], recv_ns: int) -> None:
-        """Tick and lot size of each configured symbol that trades; the others' rows are ignored."""
+        """Tick and lot size of each configured symbol that trades; the others' rows are ignored, a bad row spoils no other."""
         for row in reply["symbols"]:
-            symbol = self._ours.get(row["symbol"]) if row.get("st", 1) == 1 else None
-            if symbol is None:
-                continue
-            if row["status"] != "TRADING":
-                self.counters.refuse("not_trading")
-                continue
-            filters = {one["filterType"]: one for one in row["filters"]}
-            tick, lot = positive(filters["PRICE_FILTER"]["tickSize"]), positive(filters["LOT_SIZE"]["stepSize"])
-            record = pack_event(Kind.INSTRUMENT, Venue.BINANCE, 0, 0, recv_ns, recv_ns, 0, 0, tick, 1.0, lot)
-            self._emit(symbol, record)
+            try:
+                self._instrument(row, recv_ns)
+            except (BadRow, KeyError, TypeError, AttributeError) as error:
+                self._refused("", "", error, repr(row).encode())
+
+    def _instrument(self, row: dict[str, Any], recv_ns: int) -> None:
+        symbol = self._symbol({"st": row.get("st", 1), "s": row["symbol"]})
+        if symbol is None:
+            return
+        if row["status"] != "TRADING":
+            raise BadRow("not_trading")
+        filters = {one["filterType"]: one for one in row["filters"]}
+        tick, lot = positive(filters["PRICE_FILTER"]["tickSize"]), positive(filters["LOT_SIZE"]["stepSize"])
+        self._emit(symbol, pack_event(Kind.INSTRUMENT, Venue.BINANCE, 0, 0, recv_ns, recv_ns, 0, 0, tick, 1.0, lot))
 
     def judge(self, call: RestCall, status: int, headers: Mapping[str, str], body: bytes) -> RestVerdict:
         """Statuses of `spec: exchanges`, section 11."""

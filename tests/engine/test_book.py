@@ -138,7 +138,7 @@ def test_uncrossed_in_time_stays() -> None:
 def test_silence_of_60_s_resyncs() -> None:
     book = synced()
     book.on_time(60 * SECOND)
-    assert book.counts_at(60 * SECOND)
+    assert book.counts_at(60 * SECOND) and book.synced and not book.counts_at(60 * SECOND + 1)
     book.on_time(60 * SECOND + 1)
     assert book.state == "unsynced" and not book.counts_at(60 * SECOND + 1)
 

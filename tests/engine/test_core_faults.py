@@ -9,7 +9,7 @@ import pytest
 
 from mpengine.engine.candles import MinuteBar
 from mpengine.engine.core import ClockOut
-from shm.records import CandleField, CandleFlag, Coverage, GapScope, TakerSide, Venue, pack_gap
+from shm.records import CandleField, CandleFlag, Coverage, GapScope, Kind, TakerSide, Venue, pack_event, pack_gap
 from tests.engine.events import SECOND, T0, clock, clocks, depth, mark, ns, open_interest, snapshot, trade
 from tests.engine.test_core import ASKS, BIDS, bars, book_start, chain, core, frames
 
@@ -148,6 +148,47 @@ def test_a_bar_that_cannot_be_made_does_not_run_on_into_the_next_minute(monkeypa
     (bar,) = bars(one.outputs())
     assert (bar["open_ts_ns"], bar["buy_usd"]) == (T0 + 60 * SECOND, 0.0)
     assert one.missing[0] == 1
+
+
+def test_values_older_than_a_minute_are_not_of_the_bar() -> None:
+    one = core()
+    one.on_batch(book_start() + mark(30, 100_000.0, 0.0001) + mark(40, 100_000.0) + chain(0.5, 91) + clocks(91, 180))
+    first, second = bars(one.outputs())
+    assert CandleField(int(first["present"])) == CandleField.MARK | CandleField.FUNDING
+    assert CandleField(int(second["present"])) == CandleField.NONE
+    assert (first["mark"], second["mark"], second["funding_rate"]) == (100_000.0, 0.0, 0.0)
+
+
+def test_a_bar_names_the_venues_of_its_trades() -> None:
+    one = core()
+    okx = pack_event(Kind.TRADE, Venue.OKX, TakerSide.SELL, 0, ns(2), ns(2), 1, 0, 100.0, 1.0)
+    one.on_batch(mark(1, 100.0) + trade(1, TakerSide.BUY, 100.0, 1.0) + okx + clock(60) + mark(61, 100.0) + clock(120))
+    assert [bar["venues"] for bar in bars(one.outputs())] == [Venue.BINANCE.bit | Venue.OKX.bit, 0]
+
+
+def test_frames_are_recovered_for_an_hour() -> None:
+    one = core()
+    one.on_batch(book_start() + chain(1, 3661) + clocks(3661, 3661))
+    found = frames(one.outputs())
+    assert [Coverage.RECOVERED in frame.coverage for frame in found] == [frame.close_ts_ns < T0 + 3600 * SECOND for frame in found]
+    assert len(found) == 122
+
+
+def test_the_norms_of_a_frame_are_linear_percentiles_of_its_positive_cells() -> None:
+    one = core()
+    bids = [(99_980.0 - 20 * n, 1.0 + n) for n in range(30)]
+    one.on_batch(clock(0) + snapshot(0, 100, bids, [(100_020.0, 50.0)]) + depth(0, 95, 105, 94, [], []) + clocks(0, 30))
+    (frame,) = frames(one.outputs())
+    cells = sorted([price * qty for price, qty in bids] + [100_020.0 * 50.0])
+    assert frame.norm_a == pytest.approx(cells[15])
+    assert frame.norm_b == pytest.approx((cells[28] + cells[29]) / 2)  # 0.95 * 30 = 28.5
+
+
+def test_a_tick_size_of_the_venue_reaches_the_book() -> None:
+    one = core()
+    tick = pack_event(Kind.INSTRUMENT, Venue.BINANCE, 0, 0, ns(1), ns(1), 0, 0, 0.5, 1.0)
+    one.on_batch(book_start() + tick)
+    assert one.status("live").tick == 0.5 and one.books[Venue.BINANCE].mid == 100_000.0
 
 
 def test_missing_minutes_and_slots_are_told() -> None:

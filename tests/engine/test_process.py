@@ -22,7 +22,7 @@ from shm.board import Board, BoardReader, BoardRow, RowName
 from shm.board_words import Role, State, Word
 from shm.document import DocumentReader
 from shm.errors import ShmError
-from shm.event_ring import EventWriter, create_event_ring
+from shm.event_ring import BatchFlag, EventWriter, create_event_ring
 from shm.frame_ring import FrameReader
 from shm.frames import encode as encode_frame
 from shm.layout import event_ring_spec
@@ -245,6 +245,20 @@ def test_running_numbers_that_jump_are_a_gap_although_no_flag_says_so(rig: Rig) 
     rig.put(clocks(3.25, 4))
     rig.put(clocks(4.25, 5))
     wait_for(lambda: rig.word(Word.EVENTS) == 24 and rig.word(Word.GAPS) == 1)
+    rig.stop()
+
+
+@pytest.mark.slow
+def test_the_gap_flag_of_a_batch_is_a_gap_and_a_batch_that_comes_twice_is_applied_once(rig: Rig) -> None:
+    rig.start()
+    rig.put(book_start() + clocks(0, 3))
+    rig.put(clocks(3.25, 4), flags=BatchFlag.GAP)
+    wait_for(lambda: rig.word(Word.EVENTS) == 20 and rig.word(Word.GAPS) == 1)
+    rig.seq -= 4
+    rig.put(clocks(3.25, 4))
+    rig.put(clocks(4.25, 5))
+    wait_for(lambda: rig.word(Word.EVENTS) == 24 and rig.word(Word.DUPLICATES_SKIPPED) == 4)
+    assert rig.word(Word.GAPS) == 1
     rig.stop()
 
 

@@ -294,3 +294,23 @@ def test_the_endpoints_are_the_documented_routes() -> None:
         "/fapi/v1/exchangeInfo", "/fapi/v1/openInterest", "/futures/data/globalLongShortAccountRatio",
         "/futures/data/topLongShortAccountRatio", "/futures/data/topLongShortPositionRatio",
     }  # fmt: skip
+
+
+def test_a_bad_instrument_row_spoils_no_other() -> None:
+    def row(symbol: str, **change: Any) -> dict[str, Any]:
+        filters = [{"filterType": "PRICE_FILTER", "tickSize": "0.10"}, {"filterType": "LOT_SIZE", "stepSize": "0.001"}]
+        return {"symbol": symbol, "status": "TRADING", "filters": filters, **change}
+
+    module = binance()
+    rows = [
+        row("BTCUSDT", filters=[]),
+        "x",
+        row("BTCUSD_PERP"),
+        row("ETHUSDT", status="BREAK"),
+        row("SOLUSDT", st=2),
+        row("SOLUSDT"),
+    ]
+    module.receive_rest(RestCall("instruments", None, "", 1), 200, json.dumps({"symbols": rows}).encode(), 7)
+    ((symbol, record),) = decoded(module)
+    assert (symbol, record.kind, record.fields["price"]) == ("SOL", Kind.INSTRUMENT, 0.1)
+    assert module.counters.reasons == {"missing_field": 1, "wrong_type": 1, "not_trading": 1}
