@@ -348,6 +348,8 @@ class Book:
             self.last_venue_ns = venue_ns
         self.counters["applied"] += 1
         self._diffs_in_sync += 1
+        if ladder.best_bid >= ladder.best_ask and ladder.has_unverified:
+            self.counters["unverified_dropped"] += ladder.drop_disproved()
         if ladder.best_bid < ladder.best_ask:
             self._crossed_since_ns = None
         elif self._crossed_since_ns is None:

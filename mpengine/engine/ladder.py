@@ -276,6 +276,30 @@ class Ladder:
         self._rescan()
         return dropped
 
+    def drop_disproved(self) -> int:
+        """Uncross the book: remove unverified levels that a confirmed one of the other side crosses or locks; how many they were.
+
+        Nobody leaves an order across the touch: such a level was gone before the price came there, unseen in the hole before.
+        """
+        bids = self._confirmed(self.bid, self.bid_unverified)
+        asks = self._confirmed(self.ask, self.ask_unverified)
+        highest, lowest = _last_nonzero(bids, self.size - 1), _first_nonzero(asks, 0)
+        dropped = 0
+        for side, since, part in (
+            (self.bid, self.bid_unverified, slice(lowest, self.size)),
+            (self.ask, self.ask_unverified, slice(0, highest + 1)),
+        ):
+            gone = (since[part] > 0) & (side[part] > 0.0)
+            dropped += int(np.count_nonzero(gone))
+            side[part][gone] = 0.0
+            since[part][gone] = 0
+        self._rescan()
+        return dropped
+
+    @staticmethod
+    def _confirmed(side: Floats, since: npt.NDArray[np.int64]) -> Floats:
+        return np.where(since[:-1] == 0, side, 0.0)
+
     def _rescan(self) -> None:
         self.best_bid, self.best_ask = _last_nonzero(self.bid, self.size - 1), _first_nonzero(self.ask, 0)
 

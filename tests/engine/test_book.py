@@ -294,6 +294,26 @@ def test_a_price_that_moved_beyond_the_snapshot_leaves_no_old_level_across_the_b
     assert book.synced
 
 
+def test_a_price_that_runs_into_unverified_levels_disproves_them() -> None:
+    book = synced()
+    book.on_diff(diff(106, 110, 105, [(95.0, 7.0), (94.0, 3.0)], [(105.0, 7.0)]), SECOND)
+    book.on_gap(100 * SECOND)
+    # The bids at 95 and 94 were taken away in the hole, below what the snapshot shows.
+    book.on_snapshot(diff(0, 200, 0, BIDS, ASKS), 101 * SECOND)
+    book.on_diff(diff(199, 201, 198, [], []), 101 * SECOND)
+    fallen = [(price, 0.0) for price, _ in BIDS] + [(94.5, 1.0)]
+    book.on_diff(diff(202, 203, 201, fallen, [(94.9, 2.0)]), 102 * SECOND)
+    assert book.ladder is not None
+    assert book.ladder.levels() == ([(94.5, 1.0), (94.0, 3.0)], [(94.9, 2.0), *ASKS, (105.0, 7.0)])
+    assert (book.mid, book.counters["unverified_dropped"]) == (94.7, 1)
+    # The other side in the same way, up to a locked price; unverified levels that nothing contradicts stay.
+    risen = [(price, 0.0) for price, _ in [(94.9, 0.0), *ASKS]] + [(106.0, 1.0)]
+    book.on_diff(diff(204, 205, 203, [(105.0, 2.0)], risen), 103 * SECOND)
+    assert (book.mid, book.stats((0.0, 0.0)).levels_unverified) == (105.5, 1)
+    book.on_time(120 * SECOND)
+    assert (book.state, book.counters["resyncs"]) == ("synced", 1)
+
+
 def test_repeated_resyncs_do_not_keep_an_unverified_level_for_ever() -> None:
     book = synced()
     book.on_diff(diff(106, 110, 105, [(95.0, 7.0)], []), SECOND)
