@@ -61,10 +61,12 @@ class RingState:
 
 @dataclass(frozen=True, slots=True)
 class SymbolState:
-    """What is there of one symbol. `orphaned`: it is stale and the process that writes it is gone."""
+    """What is there of one symbol. `begun`: of anything that it is judged by, something is there; `orphaned`: it is stale and the
+    process that writes it is gone."""
 
     depth: RingState | None
     map: RingState | None
+    begun: bool
     stale: bool
     orphaned: bool
 
@@ -137,7 +139,8 @@ class Health:
             wanted.append((_bars(sources.candles.reader), MAP_STALE_MS, _writer(sources.candles.reader)))
         late = [writer for ring, limit, writer in wanted if ring is None or ring.age_ms(now_ms) > limit]
         orphaned = any(writer is None or writer in _GONE for writer in late)
-        return SymbolState(depth, map_, stale=bool(late), orphaned=orphaned)
+        begun = any(ring is not None for ring, _, _ in wanted)
+        return SymbolState(depth, map_, begun=begun, stale=bool(late), orphaned=orphaned)
 
     def _depth(self, name: str) -> RingState | None:
         newest, reader = self._context.depth[name].newest(), self._context.sources.symbols[name].depth.reader
@@ -231,7 +234,8 @@ class Health:
             pid, actual = board.get(number, Word.PID), board.get(number, Word.ACTUAL)
             if (pid or actual) and row.role is not Role.TOOL:
                 state = _state_name(actual) or board.row_state(number).name
-                age = (now_ns - board.get(number, Word.BEAT_NS)) / 1e9 if pid else None
+                # A process may beat between the two readings.
+                age = max(0, now_ns - board.get(number, Word.BEAT_NS)) / 1e9 if pid else None
                 restarts = board.get(number, Word.RESTARTS) if actual else max(0, board.get(number, Word.EPOCH) - 1)
                 found.append(ProcessState(row.name, row.role, state, restarts, None if age is None else round(age, 1)))
         return found
@@ -255,9 +259,9 @@ class Health:
     # --- verdicts -----------------------------------------------------------------------------------------------------
 
     def starting(self, states: Iterable[SymbolState]) -> bool:
-        """No map frame of any symbol yet; while no map is made at all, no order-book frame."""
+        """No map frame of any symbol yet; while no map is made at all, no order-book frame (no bar of a symbol without a book)."""
         maps = any(symbol.liquidation.reader is not None for symbol in self._context.sources.symbols.values())
-        return not any((state.map if maps else state.depth) is not None for state in states)
+        return not any(state.map is not None if maps else state.begun for state in states)
 
     def status(self, states: Iterable[SymbolState], venues: dict[str, dict[str, Any]], processes: list[ProcessState]) -> str:
         """`starting`, `degraded` or `ok`."""
@@ -320,9 +324,11 @@ class Health:
         now_ms = context.clock.wall_ms()
         states = [self.symbol(name, now_ms) for name in context.settings.symbols]
         fresh = sum(not state.stale for state in states)
-        enough = fresh >= math.ceil(FRESH_SHARE * len(states))
+        enough = math.ceil(FRESH_SHARE * len(states))
         broken = context.sources.broken or context.lifetime.stopping or self.starting(states)
-        own_fault = not enough and (any(state.orphaned for state in states) or self._ingest_gone())
+        # Would there be enough if the venues were fine? One dead engine of many does not make an outage of theirs our fault.
+        excusable = 0 if self._ingest_gone() else sum(not state.orphaned for state in states)
+        own_fault = fresh < enough and excusable < enough
         ready = not broken and not own_fault
         body = {"ready": ready, "degraded": fresh < len(states), "fresh_symbols": fresh, "symbols": len(states)}
         return ready, body

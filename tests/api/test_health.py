@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from api.health import COUNTERS, ErrorWatch
+from mpengine.config import load, resolve_directories
 from shm.board import Board, BoardRow, RowName
 from shm.board_words import Role, State, Word
 from shm.frame_ring import FrameWriter
@@ -113,6 +115,14 @@ def test_the_first_frame_of_any_symbol_ends_starting(world: World) -> None:
     assert (reply.status, reply.json["status"]) == (200, "degraded")
 
 
+def test_without_any_book_the_first_bar_ends_starting(world: World) -> None:
+    world.candles("XRP")
+    app = world.app()
+    assert (get(app, "/health").json["status"], get(app, "/health").status) == ("starting", 503)
+    world.add_candle(candle(NOW_MS - 60_000), "XRP")
+    assert (get(app, "/health").json["status"], get(app, "/health").status) == ("degraded", 200)
+
+
 def test_with_maps_starting_ends_with_the_first_map(world: World) -> None:
     fill(world)
     world.liquidation()
@@ -181,6 +191,11 @@ def test_processes_are_those_of_the_board(world: World, board: Board) -> None:
     assert get(world.app(), "/health").json["processes"]["ingest"] == {"state": "BACKOFF", "restarts": 0, "age_s": None}
     engine.close()
     worker.close()
+
+
+def test_a_beat_from_after_the_look_is_no_negative_age(world: World, board: Board) -> None:
+    board.row(0).beat(world.clock.monotonic_ns + 1_000_000)
+    assert repr(get(world.app(), "/health").json["processes"]["supervisor"]["age_s"]) == "0.0"  # it was -0.0
 
 
 def test_errors_are_sums_over_the_processes(world: World, board: Board) -> None:
@@ -298,6 +313,25 @@ def test_a_dead_engine_of_few_symbols_is_only_degraded(world: World) -> None:
     fill(world)
     world.reopen(world.settings.paths.documents("BTC"))
     assert ready(world) == (200, {"ready": True, "degraded": False, "fresh_symbols": 4, "symbols": 4})
+
+
+def test_one_dead_engine_of_many_does_not_make_an_outage_our_fault(tmpfs: Path) -> None:
+    names = [f"S{number}" for number in range(10)]
+    text = "".join(f"[symbols.{name}]\nstep = 20.0\ntick = 0.1\n" for name in names)
+    settings = resolve_directories(load(text, {}), data=tmpfs / "data", runtime=tmpfs / "run")
+    for name in ("data", "run"):
+        (tmpfs / name).mkdir()
+    world = World(settings)
+    for name in names:
+        world.add_history(1, name)
+    world.add_feeds()
+    world.reopen(settings.paths.depth("S0"))  # its engine is gone
+    assert ready(world) == (200, {"ready": True, "degraded": False, "fresh_symbols": 10, "symbols": 10})
+    world.clock.advance(91)  # and now the venue is silent too
+    assert ready(world) == (200, {"ready": True, "degraded": True, "fresh_symbols": 0, "symbols": 10})
+    world.reopen(settings.paths.depth("S1"))  # two engines are more than a tenth
+    assert ready(world)[0] == 503
+    world.close()
 
 
 def test_a_ring_that_cannot_be_mapped(world: World) -> None:
