@@ -18,6 +18,7 @@ from shm.records import DEPTH, EventFlag
 SECOND: Final = 1_000_000_000
 BUFFER_DIFFS: Final = 1000
 BOOK_STALE_NS: Final = 60 * SECOND
+BOOK_QUIET_NS: Final = 5 * SECOND
 CROSSED_NS: Final = 5 * SECOND
 ASK_FIRST_NS: Final = 10 * SECOND
 ASK_LONGEST_NS: Final = 120 * SECOND
@@ -122,6 +123,11 @@ class Book:
         if self.state != "synced" or self.last_update_ns is None or self.ladder is None:
             return False
         return now_ns - self.last_update_ns <= BOOK_STALE_NS
+
+    def fresh_at(self, now_ns: int) -> bool:
+        """A diff was applied in the last 5 s. An older book still counts, but its readers must know: nothing tells a still market
+        from a dead feed before the watchdog does."""
+        return self.last_update_ns is not None and now_ns - self.last_update_ns <= BOOK_QUIET_NS
 
     # events ------------------------------------------------------------------------------------------------------------
 

@@ -97,6 +97,8 @@ class DepthFrames:
             self._venues |= venue.bit
             self._venue_ts_ns = max(self._venue_ts_ns, book.last_venue_ns)
             counted = True
+            if not book.fresh_at(at_ns):
+                self._flags |= Coverage.STALE_SOURCE
             if book.refreshing:
                 self._flags |= Coverage.GAP  # a tolerated hole that no snapshot has closed yet
             if book.partial:

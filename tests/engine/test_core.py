@@ -108,6 +108,16 @@ def test_fewer_than_15_samples_are_partial() -> None:
     assert (frame.samples, Coverage.PARTIAL in frame.coverage, Coverage.STALE_SOURCE in frame.coverage) == (14, True, True)
 
 
+@pytest.mark.covers("F1")
+def test_a_frame_of_a_book_that_nothing_has_updated_for_5_s_says_stale() -> None:
+    for quiet_s, stale in ((5, False), (6, True)):
+        one = core()
+        # The feed is silent to the end of the slot, as on a half-open socket: samples go on from the last book.
+        one.on_batch(book_start() + chain(1, 31 - quiet_s) + clocks(30.25 - quiet_s, 30))
+        (frame,) = frames(one.outputs())
+        assert (frame.samples, Coverage.STALE_SOURCE in frame.coverage) == (30, stale), quiet_s
+
+
 def test_a_jump_over_boundaries_samples_once_and_closes_what_has_samples() -> None:
     one = core()
     one.on_batch(book_start() + clocks(0, 5) + clock(40.5))
