@@ -22,10 +22,11 @@ Bars = npt.NDArray[np.void]
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """Minute bars of a file up to `head`. `file`: (uuid, epoch)."""
+    """Minute bars of a file up to `head`. `file`: (uuid, epoch); `lead`: (epoch, number) of the newest one."""
 
     file: tuple[int, int]
     head: int
+    lead: tuple[int, int] | None
     bars: Bars
 
 
@@ -34,23 +35,33 @@ class CandleBars:
 
     def __init__(self, handle: RingHandle[RecordReader]) -> None:
         self._handle = handle
-        self._kept = Kept((0, 0), 0, np.zeros(0, CANDLE_DTYPE))
+        self._kept = Kept((0, 0), 0, None, np.zeros(0, CANDLE_DTYPE))
 
     def minutes(self) -> tuple[Bars, tuple[int, int] | None]:
-        """(bars oldest first, (epoch, number) of the newest); only new ones are read."""
+        """(bars oldest first, (epoch, number) of the newest sound one); only new ones are read."""
         reader = self._handle.reader
         if reader is None:
             return self._kept.bars[:0], None
         file, head, slots = (reader.uuid, reader.epoch()), reader.head(), reader.spec.slots
         kept = self._kept
         # A new epoch means that a writer has repaired the file: numbers may have been used again.
-        known = kept.bars if kept.file == file and kept.head <= head else kept.bars[:0]
-        start = max(kept.head if len(known) else 0, head - slots)
-        _, fresh = reader.range(start, head)
-        bars = np.concatenate([known, fresh])[-slots:] if len(fresh) else known
-        self._kept = Kept(file, head, bars)
-        newest = reader.ring.read(head - 1)
-        return bars, None if newest is None else (newest.epoch, newest.frame_no)
+        if kept.file != file or kept.head > head:
+            kept = Kept(file, 0, None, kept.bars[:0])
+        numbers, fresh = reader.range(max(kept.head, head - slots), head)
+        newest = reader.ring.read(int(numbers[-1])) if len(numbers) else None
+        bars, lead = kept.bars, kept.lead
+        if newest is not None:
+            bars, lead = ascending(np.concatenate([bars, fresh]))[-slots:], (newest.epoch, newest.frame_no)
+        self._kept = Kept(file, head, lead, bars)
+        return bars, lead
+
+
+def ascending(bars: Bars) -> Bars:
+    """Bars (one or more) without those that are at or after the time of one behind them: the clock was set back in between."""
+    opens = bars["open_ts_ns"]
+    earliest_behind = np.minimum.accumulate(opens[:0:-1])[::-1]
+    kept: Bars = bars[np.append(opens[:-1] < earliest_behind, True)]
+    return kept
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,8 +62,7 @@ class Candles(DataResource):
         to_ms = values["to_ms"]
         if to_ms is not None:
             width = INTERVAL_MINUTES[values["interval"]] * MINUTE_MS
-            # Times within one bar ask for the same bars, and times to come for the newest ones.
-            to_ms = to_ms // width * width if to_ms < self.context.clock.wall_ms() else None
+            to_ms = to_ms // width * width  # times within one bar ask for the same bars
         return CandlesQuery(values["symbol"], values["interval"], values["limit"], to_ms)
 
 

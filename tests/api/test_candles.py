@@ -96,15 +96,46 @@ def test_pages_backwards(world: World) -> None:
     assert seen == [T0 + index * 60_000 for index in range(30)]
 
 
-def test_times_of_one_bar_and_times_to_come_share_an_entry(world: World) -> None:
+def test_times_of_one_bar_share_an_entry(world: World) -> None:
     fill(world, 30)
     app = world.app()
-    for query in ("", f"to_ms={world.clock.now_ms + 5}", "to_ms=999999999999999", "limit=720&interval=1m"):
+    for query in ("", "limit=720&interval=1m"):
         get(app, f"/candles?{query}")
     assert len(app.context.cache) == 1
     for at in (0, 1, 59_999):
         get(app, f"/candles?to_ms={T0 + 600_000 + at}")
     assert len(app.context.cache) == 2
+
+
+def test_a_time_to_come_still_holds_when_it_has_come(world: World) -> None:
+    fill(world, 30)
+    app, to_ms = world.app(), world.clock.now_ms + 60_000
+    assert get(app, f"/candles?to_ms={to_ms}").json["count"] == get(app, "/candles").json["count"] == 30
+    for index in range(30, 33):
+        world.add_candle(candle(T0 + index * 60_000))
+        world.clock.advance(60)
+        assert get(app, "/candles").json["count"] == index + 1
+        assert get(app, f"/candles?to_ms={to_ms}").json["t"][-1] == T0 + 30 * 60_000
+
+
+def test_bars_are_served_where_the_newest_is_damaged(world: World) -> None:
+    fill(world, 5)
+    with world.settings.paths.candles("BTC").open("r+b") as file:
+        for number in (2, 3, 4):
+            file.seek(4096 + number * 256 + 100)
+            file.write(b"\xff" * 8)
+    body = get(world.app(), "/candles").json
+    assert (body["count"], body["seq"], body["epoch"], body["age_s"]) == (2, 1, 1, 180.0)
+
+
+def test_a_clock_that_was_set_back_leaves_bars_that_ascend(world: World) -> None:
+    for at, price in ((0, 1.0), (1, 2.0), (5, 9.0), (6, 9.0), (2, 3.0), (3, 4.0), (5, 5.0)):
+        world.add_candle(candle(T0 + at * 60_000, price=price))
+    app = world.app()
+    body = get(app, "/candles").json
+    assert (body["t"], body["c"]) == ([T0 + at * 60_000 for at in (0, 1, 2, 3, 5)], [1.0, 2.0, 3.0, 4.0, 5.0])
+    world.add_candle(candle(T0 + 4 * 60_000, price=7.0))  # again, now that bars are kept
+    assert get(app, "/candles").json["c"] == [1.0, 2.0, 3.0, 4.0, 7.0]
 
 
 def test_a_new_bar_is_seen_at_once_and_ages_move(world: World) -> None:
