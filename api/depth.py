@@ -77,9 +77,16 @@ class DepthFrames:
 
 
 def _read_newest(reader: FrameReader) -> DepthFrame | None:
+    """The newest sound frame: of the last two, or, where a power loss took those, the one before the hole."""
     head = reader.head()
-    rows = reader.bulk(head - 2, head).rows
-    return decode_frame(rows[-1:]) if len(rows) else None
+    oldest, stop, count = max(0, head - reader.spec.slots), head, 2
+    while stop > oldest:
+        start = max(oldest, stop - count)
+        rows = reader.bulk(start, stop).rows
+        if len(rows):
+            return decode_frame(rows[-1:])
+        stop, count = start, CHUNK
+    return None
 
 
 def _runs(numbers: list[int]) -> Iterator[tuple[int, int]]:

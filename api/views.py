@@ -86,6 +86,8 @@ class DepthFrame:
 
 def decode_rows(slots: Slots) -> list[DepthRow]:
     """Pictures of raw, verified slots, in order. Frames of another kind or schema are left out."""
+    if not len(slots):
+        return []
     raw = _Raw(slots)
     levels = _quantiles(raw.bits.reshape(len(slots), -1))
     cells = _u8(raw.bits.view("<f2"), levels[:, P50], levels[:, P95])
@@ -93,10 +95,11 @@ def decode_rows(slots: Slots) -> list[DepthRow]:
 
 
 def decode_frame(slot: Slots) -> DepthFrame | None:
-    """The frame of one raw, verified slot, uint8[1, stride]; None where it is of another kind or schema."""
-    rows, raw = decode_rows(slot), _Raw(slot)
+    """The frame of one raw, verified slot, uint8[1, stride]; None where it is of another kind or schema, or none is given."""
+    rows = decode_rows(slot)
     if not rows:
         return None
+    raw = _Raw(slot)
     header, unit = raw.headers[0], raw.unit(0)
     bid, ask = (_levels(_quantiles(raw.bits[:, side])[0], unit) for side in range(SIDES))
     return DepthFrame(

@@ -51,9 +51,10 @@ BIN_RAW: Final = 0
 
 @dataclass(frozen=True, slots=True)
 class DepthQuery:
-    """Checked parameters of a depth endpoint; `window` on the grid of the newest frame."""
+    """Checked parameters of a depth endpoint; `window` counts in the grid of the newest frame, whose step is `step`."""
 
     symbol: str
+    step: float
     window: Window
     binary: bool
     minutes: int = 0
@@ -82,9 +83,10 @@ class DepthResource(DataResource):
     def query(self, values: dict[str, Any], frames: DepthFrames) -> DepthQuery:
         """Canonical parameters. Raises ApiError 400."""
         newest = frames.newest()
-        base = self.context.settings.symbols[values["symbol"]].book_step if newest is None else newest.row.step
-        window = views.window_of(base, values["range_pct"], values["step"], values["price_min"], values["price_max"])
-        return DepthQuery(values["symbol"], window, values["format"] == "bin", values.get("minutes", 0), values.get("stride", 1))
+        symbol, binary = values["symbol"], values["format"] == "bin"
+        step = self.context.settings.symbols[symbol].book_step if newest is None else newest.row.step
+        window = views.window_of(step, values["range_pct"], values["step"], values["price_min"], values["price_max"])
+        return DepthQuery(symbol, step, window, binary, values.get("minutes", 0), values.get("stride", 1))
 
 
 class Latest(DepthResource):
@@ -190,11 +192,9 @@ class History(DepthResource):
         values = self._table.read(req.scope["query_string"])
         frames = self.frames_of(values["symbol"])
         query = self.query(values, frames)
-        step = self.context.settings.symbols[query.symbol].book_step
 
         def build() -> Answer:
-            chosen = select(frames.rows(query.minutes * 2), query.minutes, query.stride)
-            return answer_history(query, chosen, step)
+            return answer_history(query, select(frames.rows(query.minutes * 2), query.minutes, query.stride))
 
         # The book is no part of a history, so its document does not count for it.
         ring = self.context.sources.symbols[query.symbol].depth
@@ -214,26 +214,35 @@ class Chosen:
 def select(rows: Sequence[DepthRow], minutes: int, stride: int) -> Chosen:
     """Frames of the last `minutes`, every `stride`-th 30 s slot counted from the newest, which is always in.
 
-    A slot without a frame is absent.
+    A slot without a frame is absent. So is a frame that a later one is not later than: the clock was set back between them.
     """
     if not rows:
         return Chosen([], 0)
     newest = rows[-1]
     oldest_ms = newest.open_ms - minutes * 60_000
     phase = newest.open_ms // INTERVAL_MS % stride
-    inside = [row for row in rows if row.open_ms > oldest_ms and row.open_ms // INTERVAL_MS % stride == phase]
+    inside = [row for row in _ascending(rows) if row.open_ms > oldest_ms and row.open_ms // INTERVAL_MS % stride == phase]
     same = [row for row in inside if row.step == newest.step]
     return Chosen(same, len(inside) - len(same))
 
 
-def answer_history(query: DepthQuery, chosen: Chosen, default_step: float) -> Answer:
+def _ascending(rows: Sequence[DepthRow]) -> list[DepthRow]:
+    """Rows without those that are at or after the time of a row behind them."""
+    kept: list[DepthRow] = []
+    for row in reversed(rows):
+        if not kept or row.open_ms < kept[-1].open_ms:
+            kept.append(row)
+    return kept[::-1]
+
+
+def answer_history(query: DepthQuery, chosen: Chosen) -> Answer:
     """The history of the chosen rows in the form asked for; an empty one where there are none. Raises ApiError `too_large`."""
     rows = chosen.rows
     if rows:
         picture, identity = views.picture(rows, query.window), Identity((rows[-1].epoch, rows[-1].number))
         origin_ms = rows[-1].open_ms
     else:
-        picture, identity = Picture(0, query.window.step(default_step), np.zeros((2, 0, 0), np.uint8)), Identity(None)
+        picture, identity = Picture(0, query.window.step(query.step), np.zeros((2, 0, 0), np.uint8)), Identity(None)
         origin_ms = None
     freshness = Freshness(origin_ms, STALE_AFTER_MS)
     tag = etag(identity, HISTORY, query, weak=not query.binary)

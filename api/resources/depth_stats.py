@@ -54,18 +54,21 @@ class DepthStatus(DepthResource):
         frames = self.frames_of(symbol)
         sources = self.context.sources.symbols[symbol]
 
+        def timings() -> tuple[float, float]:
+            return write_ms(self.context.sources.board.reader, symbol)
+
         def build() -> Answer:
             newest = frames.newest()
             book = frames.book(None)
             lead = None if newest is None else (newest.row.epoch, newest.row.number)
             identity = Identity(lead, () if book is None else (book.identity,))
-            timings = write_ms(self.context.sources.board.reader, symbol)
-            items = self.items(symbol, ring_items(sources, frames, newest, timings), newest, book)
+            items = self.items(symbol, ring_items(sources, frames, newest, timings()), newest, book)
             template = json_template([*items, ("seq", identity.seq), ("epoch", identity.epoch), ("stale", stale)])
             freshness = Freshness(None if newest is None else newest.row.open_ms, STALE_AFTER_MS)
             return Answer(template, JSON, identity, freshness, etag(identity, self.route, symbol, weak=True))
 
-        await self.answer(req, resp, (self.route, symbol), frames.stamp, build, received)
+        # How long a frame took to write is on the board only after readers can see the frame.
+        await self.answer(req, resp, (self.route, symbol), lambda: (frames.stamp(), timings()), build, received)
 
     on_head = on_get
 

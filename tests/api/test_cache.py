@@ -354,6 +354,23 @@ def test_the_book_document_counts_for_what_shows_it(world: World) -> None:
     assert [get(app, path).headers["etag"] for path in ("/orderbook_heatmap?format=bin", "/orderbook_heatmap_history")] == plain
 
 
+@pytest.mark.parametrize("path", ["/orderbook_heatmap", "/orderbook_heatmap_history"])
+def test_a_spelling_does_not_follow_another_step(world: World, path: str) -> None:
+    """`step=20` is the frame's own step before a change of the settings and twice the frame's after it."""
+    world.add_depth(depth_frame(world.clock.now_ms - 2 * SLOT_MS, step=20.0))
+    app = world.app()
+    asked = {"step=20&price_min=60000": (20.0, 60_000.0), "price_min=60000": (20.0, 60_000.0), "step=40": (40.0, 59_320.0)}
+    for query, (step, low) in asked.items():
+        body = get(app, f"{path}?{query}").json
+        assert (body["step"], body["price_min"]) == (step, low)
+    world.add_depth(depth_frame(world.clock.now_ms - SLOT_MS, step=10.0))
+    # Asks for the same rows in numbers of the grid as the first ones did: 3,000 and above, in the frame's step.
+    assert get(app, f"{path}?price_min=30000&step=10").json["step"] == get(app, f"{path}?step=20").json["step"] / 2 == 10.0
+    for query, (step, low) in (asked | {"price_min=60000": (10.0, 60_000.0)}).items():
+        body = get(app, f"{path}?{query}").json
+        assert (body["step"], body["price_min"]) == (step, low), query
+
+
 @pytest.mark.covers("A1-M23")
 def test_bodies_are_immutable(world: World) -> None:
     world.add_history(2)

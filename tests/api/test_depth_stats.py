@@ -66,6 +66,23 @@ def test_write_durations_are_the_engines(world: World) -> None:
     board.close()
 
 
+def test_a_write_duration_that_comes_after_its_frame_is_seen(world: World) -> None:
+    """The engine times the write of a frame, so the figure is on the board a moment after readers see the frame."""
+    board = Board.create(world.settings.paths.board, [RowName("engine-BTC", Role.ENGINE, 0)], {})
+    row = BoardRow.attach(world.settings.paths.board, 0)
+    world.add_history(1)
+    app = world.app()
+    assert get(app, STATS).json["last_frame_write_duration_ms"] == 0.0
+    row.set(Word.DEPTH_FRAMES, 1)
+    row.set(Word.DEPTH_WRITE_NS, 2_000_000)
+    row.set(Word.DEPTH_WRITE_NS_SUM, 2_000_000)
+    for path, ring in ((STATS, lambda body: body), (DEBUG, lambda body: body["ob_buffer_stats"])):
+        body = ring(get(app, path).json)
+        assert (body["last_frame_write_duration_ms"], body["avg_frame_write_duration_ms"]) == (2.0, 2.0)
+    row.close()
+    board.close()
+
+
 def test_ages_in_stats_move_while_the_body_is_kept(world: World) -> None:
     world.add_history(1)
     world.add_book()
@@ -87,6 +104,19 @@ def test_stats_before_the_first_frame_are_zeros(world: World, symbol: str) -> No
     check_shape(body, [(key, type(None) if key in ("last_frame_age_s", "seq", "epoch") else kind) for key, kind in STATS_KEYS])
     assert not any(body[key] for key, _ in RING_KEYS) and body["last_frame_ts_ms"] == 0
     assert (body["data_is_stale"], body["reconstructor"], body["books"]) == (True, {"error": "not available"}, {})
+
+
+@pytest.mark.parametrize("path", [STATS, DEBUG])
+def test_a_ring_without_a_frame_is_all_zeros_too(world: World, path: str) -> None:
+    """As it is in the first half minute of an engine: files and book are there, the first frame is not."""
+    world.depth()
+    world.add_book()
+    reply = get(world.app(), path)
+    ring = reply.json if path == STATS else reply.json["ob_buffer_stats"]
+    assert reply.status == 200 and reply.json["stale"] is True
+    assert {key: value for key, value in ring.items() if value and key in dict(RING_KEYS)} == {
+        "file_size_bytes": depth_spec("BTC").file_bytes
+    }
 
 
 def test_a_price_that_is_not_there_keeps_its_type(world: World) -> None:

@@ -83,6 +83,11 @@ def test_many_frames_at_once_give_what_each_gives_alone() -> None:
         assert one.levels == two.levels and one.open_ms == two.open_ms and np.array_equal(one.cells, two.cells)
 
 
+def test_no_slots_at_all_are_no_rows() -> None:
+    nothing = slot(depth_frame(NOW_MS))[:0]
+    assert decode_rows(nothing) == [] and decode_frame(nothing) is None
+
+
 def test_frames_of_another_kind_or_schema_are_left_out() -> None:
     depth, other = slot(depth_frame(NOW_MS)), slot(liquidation_frame(NOW_MS), stride=16_384)
     newer = depth.copy()
