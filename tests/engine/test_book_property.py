@@ -134,6 +134,12 @@ class Check:
         prices = [*_ticks(snapshot[1]), *_ticks(snapshot[2])]
         self.snapshots[snapshot[0]] = (min(prices), max(prices))
 
+    def told(self, bids: Levels, asks: Levels) -> None:
+        """A diff names these levels: whatever the book does with it, they may count as confirmed from now on."""
+        for side, levels in enumerate((bids, asks)):
+            for tick in _ticks(levels):
+                self.unverified.pop((side, tick), None)
+
     def __call__(self, now_ns: int) -> None:
         book = self.book
         if book.counters["snapshots"] != self.seen:
@@ -197,6 +203,7 @@ def run(seed: int, steps: int, tolerance: int, *, drift: float = 0.6) -> tuple[B
             first, previous = last_sent.first, last_sent.previous
             bids, asks = _union(told[0], bids), _union(told[1], asks)
         one = diff(first, last, previous, bids, asks)
+        check.told(bids, asks)
         if rng.random() < 0.001 and number < quiet_from:
             book.on_gap(now_ns)
         book.on_time(now_ns // SECOND * SECOND)
