@@ -1,6 +1,7 @@
 """What an answer is based on: venues, flags of the frame, since when the book is whole (`spec: api`, section 11.4). Pure.
 
-It is as of the frame, so that bodies can be kept; the state of the venues right now is in `/health`.
+It is as of the frame, so that bodies can be kept: it comes from the book document that is linked to the frame. The state of the
+venues right now is in `/health`.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def depth_coverage(settings: Settings, symbol: str, flags: Coverage, counted: in
             for venue in SAMPLING
         },
         "flags": flag_names(flags),
-        "data_since_ms": None,  # frames do not say; `/health` does
+        "data_since_ms": None if book is None else _ms(book.data_since_ns),
         "book_synced_since_ms": None if primary is None else _ms(primary.synced_since_ns),
         "far_depth": FAR_DEPTH,
     }

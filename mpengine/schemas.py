@@ -52,11 +52,15 @@ class BookStats(Struct, frozen=True, kw_only=True):
 
 
 class BookDocument(Struct, frozen=True, kw_only=True):
-    """Document BOOK: every 30 s and on each change of a book's state."""
+    """Document BOOK: every 30 s and on each change of a book's state, linked to the frame that ends with it or comes next.
+
+    `data_since_ns`: since when the engine has data without a new start.
+    """
 
     schema_version: int = DOCUMENT_SCHEMA
     symbol: str
     written_ns: int
+    data_since_ns: int | None
     books: dict[str, BookStats]
 
 

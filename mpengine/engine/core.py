@@ -443,7 +443,7 @@ class SymbolCore:
             venue.label: book.stats(book.ladder.total_usd() if book.ladder is not None else (0.0, 0.0))
             for venue, book in self.books.items()
         }
-        document = BookDocument(symbol=self.symbol, written_ns=at_ns, books=stats)
+        document = BookDocument(symbol=self.symbol, written_ns=at_ns, data_since_ns=self.data_since_ns, books=stats)
         self._outputs.append(DocumentOut(DocumentId.BOOK, encode(document), at_ns))
 
     def _publish_status(self) -> None:

@@ -22,6 +22,7 @@ from xxhash import xxh3_64_digest
 
 from mpengine.config import Settings
 from mpengine.engine.core import STATE_SCHEMA, CandleOut, DocumentOut, FrameOut, Output
+from mpengine.engine.depth_frames import SLOT_NS
 from shm.atomic_file import write_atomic
 from shm.document import DocumentWriter
 from shm.errors import Refused
@@ -140,9 +141,16 @@ class Publisher:
             log.warning("the clock was set back: windows after this one are published anew")
 
     def _publish_document(self, output: DocumentOut) -> None:
-        version = self.documents.publish(output.document, output.data, ts_ns=output.ts_ns, published_ns=self._now(output.ts_ns))
+        link = self._frame_of(output.ts_ns) if output.document is DocumentId.BOOK else 0
+        version = self.documents.publish(
+            output.document, output.data, ts_ns=output.ts_ns, link=link, published_ns=self._now(output.ts_ns)
+        )
         self._document_versions[output.document] = version + 1
         self.counts.documents += 1
+
+    def _frame_of(self, at_ns: int) -> int:
+        """Number of the depth frame that a state at `at_ns` goes with: the one that has just ended, else the one to come."""
+        return self.depth.next_no - (at_ns == self._last_depth_ns + SLOT_NS)
 
     def _now(self, event_ns: int) -> int:
         return event_ns if self._event_clock else time.time_ns()

@@ -82,10 +82,19 @@ def test_coverage_is_as_of_the_frame(world: World) -> None:
     world.add_history(1)
     without = get(world.app(), LATEST).json["coverage"]
     assert (without["book_synced_since_ms"], without["flags"], without["far_depth"]) == (None, [], "partial")
+    assert without["data_since_ms"] is None
     assert without["venues"]["binance"]["depth"] is True and without["venues"]["binance"]["state"] == "LIVE"
     assert without["venues"]["hyperliquid"] == {"liquidations": "none", "depth": False, "oi": False, "state": None, "last_ms": None}
     world.add_book(link=0, binance=book_stats(synced_since_ns=5_000_000))
-    assert get(world.app(), LATEST).json["coverage"]["book_synced_since_ms"] == 5
+    app = world.app()
+    first = get(app, LATEST)
+    coverage = first.json["coverage"]
+    assert (coverage["book_synced_since_ms"], coverage["data_since_ms"]) == (5, NOW_MS - 7_200_000)
+    # What happens to the book after the frame belongs to the next frame.
+    world.add_book(link=1, binance=book_stats(state="unsynced", synced_since_ns=None))
+    assert get(app, LATEST).json["coverage"] == coverage and get(app, LATEST).headers["etag"] == first.headers["etag"]
+    world.add_depth(depth_frame(NOW_MS))
+    assert get(app, LATEST).json["coverage"]["book_synced_since_ms"] is None
 
 
 @pytest.mark.covers("A1-M24")

@@ -280,7 +280,9 @@ class World:
 
     def add_book(self, symbol: str = "BTC", *, link: int = 0, written_ms: int | None = None, **books: BookStats) -> int:
         written_ns = (self.clock.now_ms if written_ms is None else written_ms) * MS
-        document = BookDocument(symbol=symbol, written_ns=written_ns, books=books or {"binance": book_stats()})
+        since_ns = (NOW_MS - 7_200_000) * MS
+        books = books or {"binance": book_stats()}
+        document = BookDocument(symbol=symbol, written_ns=written_ns, data_since_ns=since_ns, books=books)
         data = schemas.encode(document)
         return self.documents(symbol).publish(DocumentId.BOOK, data, ts_ns=written_ns, link=link, published_ns=written_ns)
 

@@ -342,7 +342,9 @@ def test_documents_follow_their_schema_and_every_key_is_needed() -> None:
     documents = {out.document: out.data for out in one.outputs() if isinstance(out, DocumentOut)}
     status = decode(documents[DocumentId.STATUS], StatusDocument)
     assert (status.symbol, status.mid, status.mark, status.depth_frames, status.tick) == ("BTC", 100_000.0, 100_001.0, 1, 0.1)
-    book = decode(documents[DocumentId.BOOK], BookDocument).books["binance"]
+    book_document = decode(documents[DocumentId.BOOK], BookDocument)
+    assert book_document.data_since_ns == status.data_since_ns is not None
+    book = book_document.books["binance"]
     assert (book.state, book.best_bid, book.best_ask, book.levels_bid) == ("synced", 99_990.0, 100_010.0, 3)
     assert book.total_bid_usd == pytest.approx(99_990 + 2 * 99_980 + 99_970)
     for kind, document in ((StatusDocument, DocumentId.STATUS), (BookDocument, DocumentId.BOOK)):

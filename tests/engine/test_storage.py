@@ -104,6 +104,27 @@ def test_a_refused_document_is_counted_and_the_others_go_out(tmp_path: Path) -> 
         assert slot is not None and slot.payload == b"{}"
 
 
+def test_a_book_document_is_linked_to_the_frame_it_goes_with(tmp_path: Path) -> None:
+    """At the end of a slot to the frame of the slot, in between to the frame to come: what happened later is no part of a frame."""
+    paths = Paths(tmp_path, tmp_path)
+    publisher, links = Publisher(paths, "BTC"), []
+    with DocumentReader.open(paths.documents("BTC")) as reader:
+        for output in [*outputs(95), DocumentOut(DocumentId.BOOK, b"{}", T0 + 96 * SECOND)]:
+            publisher.publish([output])
+            if isinstance(output, DocumentOut) and output.document is DocumentId.BOOK:
+                slot = reader.latest(DocumentId.BOOK)
+                assert slot is not None
+                links.append(((output.ts_ns - T0) // SECOND, slot.link))
+    assert links == [(0, 0), (0, 0), (30, 0), (60, 1), (90, 2), (96, 3)]
+    publisher.close()
+    again = Publisher(paths, "BTC")  # a restart comes by the end of the newest slot once more
+    again.publish([DocumentOut(DocumentId.BOOK, b"{}", T0 + 90 * SECOND)])
+    with DocumentReader.open(paths.documents("BTC")) as reader:
+        slot = reader.latest(DocumentId.BOOK)
+        assert slot is not None and slot.link == 2
+    again.close()
+
+
 def test_one_writer_per_symbol(tmp_path: Path) -> None:
     publisher = Publisher(Paths(tmp_path, tmp_path), "BTC")
     with pytest.raises(Locked):
