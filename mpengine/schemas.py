@@ -115,7 +115,8 @@ class StreamFeed(Struct, frozen=True, kw_only=True):
 
 
 class VenueFeed(Struct, frozen=True, kw_only=True):
-    """One venue. `liquidations`: sampling of its liquidation feed, or "none"."""
+    """One venue. `liquidations`: sampling of its liquidation feed, or "none". `reasons`: totals since ingest began of what was
+    refused, dropped or missed on the wire, by reason (docs/events.md)."""
 
     state: FeedState
     last_ms: int | None
@@ -127,6 +128,7 @@ class VenueFeed(Struct, frozen=True, kw_only=True):
     used_weight: int | None
     liquidations: Literal["largest_1s", "all_500ms", "partial", "batched_1s", "largest_per_side_1s", "none"]
     last_error: str | None
+    reasons: dict[str, int]
     streams: dict[str, StreamFeed]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any, Final
 
 from mpengine.config import Settings
@@ -19,6 +18,11 @@ from shm.record_ring import RecordReader
 from shm.records import CANDLE_DTYPE, DocumentId
 
 SECOND_NS: Final = 1_000_000_000
+_TROUBLE: Final = (
+    "dropped_records", "dropped_batches", "gaps", "unknown_symbol", "refused_events", "refused_frames", "refused_documents",
+    "handler_errors", "quarantined", "capture_dropped", "write_errors", "sync_errors", "log_errors", "clock_jumps", "http_5xx",
+)  # fmt: skip
+"""Words that stay at 0 while all is well: the screen shows them when they do not."""
 _HIDDEN: Final = frozenset(
     ("pid", "start_ticks", "boot_hi", "boot_lo", "role", "started_ns", "state", "beat_ns", "turns", "epoch", "rss_bytes")
 )
@@ -62,16 +66,17 @@ def _process(board: BoardReader, index: int, name: str) -> dict[str, Any]:
 
 def _symbol(paths: Paths, symbol: str, now_ns: int) -> dict[str, Any]:
     found: dict[str, Any] = {"symbol": symbol, "error": None}
-    try:
-        found |= _documents(paths.documents(symbol), now_ns) | _rings(paths, symbol, now_ns)
-    except (ShmError, ValueError) as error:
-        found["error"] = f"{type(error).__name__}: {error}"
+    for part in (_documents, _depth, _candles):
+        try:
+            found |= part(paths, symbol, now_ns)
+        except (ShmError, ValueError) as error:
+            found["error"] = found["error"] or f"{type(error).__name__}: {error}"
     return found
 
 
-def _documents(path: Path, now_ns: int) -> dict[str, Any]:
+def _documents(paths: Paths, symbol: str, now_ns: int) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    with DocumentReader.open(path) as reader:
+    with DocumentReader.open(paths.documents(symbol)) as reader:
         found["engine"] = reader.writer_state().name.lower()
         if (slot := reader.latest(DocumentId.STATUS)) is not None:
             status = decode(slot.payload, StatusDocument)
@@ -101,17 +106,20 @@ def _documents(path: Path, now_ns: int) -> dict[str, Any]:
     return found
 
 
-def _rings(paths: Paths, symbol: str, now_ns: int) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _depth(paths: Paths, symbol: str, now_ns: int) -> dict[str, Any]:
     with FrameReader.open(paths.depth(symbol)) as depth:
         slot = depth.latest()
-        found["depth_seq"] = slot.frame_no if slot is not None else None
-        found["depth_age_s"] = _age(decode_frame(slot.payload).open_ts_ns, now_ns) if slot is not None else None
+    if slot is None:
+        return {"depth_seq": None, "depth_age_s": None}
+    return {"depth_seq": slot.frame_no, "depth_age_s": _age(decode_frame(slot.payload).open_ts_ns, now_ns)}
+
+
+def _candles(paths: Paths, symbol: str, now_ns: int) -> dict[str, Any]:
     with RecordReader.open(paths.candles(symbol), CANDLE_DTYPE) as candles:
         numbers, rows = candles.latest(1)
-        found["candle_seq"] = int(numbers[-1]) if rows.size else None
-        found["candle_age_s"] = _age(int(rows[-1]["close_ts_ns"]), now_ns) if rows.size else None
-    return found
+    if not rows.size:
+        return {"candle_seq": None, "candle_age_s": None}
+    return {"candle_seq": int(numbers[-1]), "candle_age_s": _age(int(rows[-1]["close_ts_ns"]), now_ns)}
 
 
 def _venues(paths: Paths, now_ns: int) -> dict[str, Any]:
@@ -130,6 +138,11 @@ def _venues(paths: Paths, now_ns: int) -> dict[str, Any]:
             "reconnects": venue.reconnects,
             "parse_errors": venue.parse_errors,
             "rest_errors": venue.rest_errors,
+            "rest_paused_s": round(max(0.0, venue.rest_paused_until_ms / 1000 - now_ns / SECOND_NS), 1)
+            if venue.rest_paused_until_ms
+            else None,
+            "last_error": venue.last_error,
+            "reasons": venue.reasons,
             "streams": {
                 stream: {"state": one.state, "messages": one.messages, "errors": one.errors, "lag_ms": one.lag_ms}
                 for stream, one in venue.streams.items()
@@ -154,6 +167,9 @@ def render(found: dict[str, Any]) -> str:
             for p in found["processes"]
         ],
     )  # fmt: skip
+    for process in found["processes"]:
+        counted = [f"{word} {process['words'][word]}" for word in _TROUBLE if word in process["words"]]
+        lines += [f"  {process['name']}: {', '.join(counted)}"] if counted else []
     lines += ["", *_table(
         ("SYMBOL", "ENGINE", "BOOK", "MID", "MARK", "LEVELS", "GAPS", "RESYNCS", "DEPTH #", "AGE s", "CANDLE #", "AGE s"),
         [_symbol_row(symbol) for symbol in found["symbols"]],
@@ -163,6 +179,8 @@ def render(found: dict[str, Any]) -> str:
             ("VENUE", "STATE", "AGE s", "RECONNECTS", "PARSE ERR", "REST ERR", "STREAMS LIVE"),
             [_venue_row(name, venue) for name, venue in found["venues"].items()],
         )]  # fmt: skip
+        for name, venue in found["venues"].items():
+            lines += _venue_notes(name, venue)
     errors = [f"{one['symbol']}: {text}" for one in found["symbols"] for text in (one.get("errors") or [])]
     errors += [f"{one['symbol']}: {one['error']}" for one in found["symbols"] if one["error"]]
     return "\n".join([*lines, *(["", "ERRORS", *errors] if errors else [])])
@@ -184,6 +202,18 @@ def _venue_row(name: str, venue: dict[str, Any]) -> tuple[Any, ...]:
         name, venue["state"], venue["age_s"], venue["reconnects"], venue["parse_errors"], venue["rest_errors"],
         f"{live}/{len(venue['streams'])}",
     )  # fmt: skip
+
+
+def _venue_notes(name: str, venue: dict[str, Any]) -> list[str]:
+    """What the row of a venue only counts: streams that are not live, reasons, the newest trouble."""
+    notes = [f"{stream} {one['state']}" for stream, one in venue["streams"].items() if one["state"] != "LIVE"]
+    if venue["rest_paused_s"]:
+        notes.append(f"REST paused for {venue['rest_paused_s']:.0f} s")
+    if venue["last_error"]:
+        notes.append(f"last error: {venue['last_error']}")
+    if venue["reasons"]:
+        notes.append("counted: " + ", ".join(f"{reason} {count}" for reason, count in sorted(venue["reasons"].items())))
+    return [f"  {name}: {note}" for note in notes]
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> list[str]:

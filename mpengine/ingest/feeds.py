@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Final
 
 from mpengine.ingest.rest_policy import RestPolicy
 from mpengine.ingest.watchdog import SocketWatch, feed_state, trades_flow
@@ -11,6 +12,7 @@ from mpengine.schemas import FeedsDocument, FeedState, StreamFeed, VenueFeed
 from mpengine.venues.base import SocketPlan, StreamStats, VenueModule
 
 MILLION = 1_000_000
+TOO_LONG: Final = "too_long"
 
 
 @dataclass(slots=True)
@@ -75,6 +77,11 @@ class Feed:
         """Messages and rows of the venue that could not be used."""
         return self.module.counters.refused + self.bad_messages
 
+    @property
+    def reasons(self) -> dict[str, int]:
+        """What was refused, dropped or missed, by reason; the module's own and TOO_LONG."""
+        return self.module.counters.reasons | ({TOO_LONG: self.bad_messages} if self.bad_messages else {})
+
     def begin(self, life: Life) -> None:
         """A connection is open."""
         self.lives[life.name] = life
@@ -112,6 +119,7 @@ def _venue(feed: Feed, wall_ns: int, now_ns: int) -> VenueFeed:
         used_weight=feed.policy.used_weight(now_ns),
         liquidations=feed.module.sampling,
         last_error=feed.last_error,
+        reasons=feed.reasons,
         streams={stream.name: _stream(feed, plan, stream.name, now_ns) for plan in feed.plans for stream in plan.streams},
     )
 

@@ -272,7 +272,7 @@ class Ingest:
                 keeper.rotate()
 
     def _count(self, intake: Intake) -> None:
-        """Bring totals that are kept elsewhere to the counters, and log new refusals, once a minute per reason."""
+        """Bring totals that are kept elsewhere to the counters, and log what is new in them, once a minute per reason."""
         counts = self._counts
         if self._rings is not None:
             self._rings.beat()
@@ -292,10 +292,10 @@ class Ingest:
             key = feed.name, reason
             if total != self._told.get(key, 0) and self._refusals.admit(key, time.monotonic_ns()) is not None:
                 new, self._told[key] = total - self._told.get(key, 0), total
-                sample = counters.sample if counters.sample.startswith(f"{reason}: ") else ""
+                sample = counters.samples.get(reason, "")
                 # Both lives of a rotated socket deliver the same rows for a moment: nothing to worry about.
                 level = logging.INFO if reason.endswith("duplicate") else logging.WARNING
-                log.log(level, "%s: %d refused as %s %s", feed.name, new, reason, sample)
+                log.log(level, "%s: %s, %d more%s", feed.name, reason, new, f", newest {sample}" if sample else "")
 
     def _publish(self, wall_ns: int, now_ns: int) -> None:
         """The FEEDS document."""

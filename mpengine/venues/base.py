@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Literal, NamedTuple, Protocol
+from typing import Final, Literal, NamedTuple, Protocol
 
 from shm.records import Kind, Venue
 
 Sampling = Literal["largest_1s", "all_500ms", "partial", "batched_1s", "largest_per_side_1s", "none"]
+SAMPLE: Final = 200
 Budget = Literal["weight", "futures_data"]
 
 
@@ -98,7 +99,8 @@ class StreamStats:
 
 @dataclass(slots=True)
 class VenueCounters:
-    """Totals of a module. `reasons` counts what was refused or dropped by a fixed reason; `sample` is the newest refused text.
+    """Totals of a module. `reasons` counts what was refused or dropped by a fixed reason; `samples` has the newest
+    refused text of each that has one.
 
     `refused` counts what could not be read; what a healthy feed brings as well (duplicates of a rotation) is only in `reasons`.
     """
@@ -107,7 +109,7 @@ class VenueCounters:
     events: int = 0
     refused: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
-    sample: str = ""
+    samples: dict[str, str] = field(default_factory=dict)
 
     def count(self, reason: str) -> None:
         """Count something that is no error of the message itself."""
@@ -117,7 +119,8 @@ class VenueCounters:
         """Count one refused message or row."""
         self.refused += 1
         self.count(reason)
-        self.sample = f"{reason}: {sample[:200]!r}"
+        if sample:
+            self.samples[reason] = repr(sample[:SAMPLE])
 
 
 class VenueModule(Protocol):

@@ -378,14 +378,17 @@ class Binance:
         maker_bought = row["m"]
         if not isinstance(maker_bought, bool):
             raise BadRow("bad_side")
-        if self._is_new_trade(symbol, id_field, number_id, venue_ns):
+        if self._is_new_trade(symbol, id_field, number_id, venue_ns, recv_ns):
             # m true: the buyer was the maker, so the taker sold. `q` includes retail fills, which is the taker's volume.
             side = TakerSide.SELL if maker_bought else TakerSide.BUY
             self._emit(symbol, pack_event(Kind.TRADE, Venue.BINANCE, side, flag, venue_ns, recv_ns, number_id, 0, price, qty))
         return venue_ns
 
-    def _is_new_trade(self, symbol: str, id_field: str, number_id: int, venue_ns: int) -> bool:
-        """False for a trade that the other life of a rotated socket already brought; trades and aggregates never mix."""
+    def _is_new_trade(self, symbol: str, id_field: str, number_id: int, venue_ns: int, recv_ns: int) -> bool:
+        """False for a trade that the other life of a rotated socket already brought; trades and aggregates never mix.
+
+        Ids of aggregates have no holes, so a jump is trades that were lost, whatever lost them: marked before this one.
+        """
         known, last, last_ns = self._last_trade.get(symbol, (id_field, 0, 0))
         if known != id_field:
             self.counters.refuse("second_trade_stream")
@@ -395,6 +398,7 @@ class Binance:
             return False
         if last and id_field == "a" and number_id > last + 1:
             self.counters.count("trade_gap")
+            self._emit(symbol, pack_gap(self.venue, GapScope.TRADES, recv_ns))
         self._last_trade[symbol] = (id_field, number_id, venue_ns)
         return True
 

@@ -166,6 +166,7 @@ def venue_feed(state: Any = "LIVE", **values: Any) -> VenueFeed:
         "used_weight": None,
         "liquidations": "largest_1s",
         "last_error": None,
+        "reasons": {},
         "streams": {},
     }
     return VenueFeed(**{**defaults, **values})

@@ -198,13 +198,16 @@ def test_a_liquidation_key_is_forgotten_after_15_minutes_and_the_memory_is_bound
     assert len(module._seen_liquidations) <= 20_000
 
 
-def test_a_lost_aggregate_is_counted() -> None:
+def test_a_lost_aggregate_is_counted_and_marks_the_hole() -> None:
     module = binance()
     message = json.loads((WIRE / "agg_trade" / "001.json").read_bytes())
     for number in (10, 11, 14):
         message["data"]["a"], message["data"]["T"] = number, 1791391081874 + number
         module.receive("market#1", orjson.dumps(message), 1)
-    assert module.counters.reasons == {"trade_gap": 1} and len(module.events()) == 3
+    assert module.counters.reasons == {"trade_gap": 1}
+    events = [event for _, event in decoded(module)]
+    assert [event.kind for event in events] == [Kind.TRADE, Kind.TRADE, Kind.GAP, Kind.TRADE]
+    assert events[2].fields["side"] == GapScope.TRADES
 
 
 def test_trades_and_aggregates_are_never_added_up() -> None:
