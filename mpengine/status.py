@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from decimal import Decimal
 from typing import Any, Final
 
 from mpengine.config import Settings
@@ -218,12 +219,19 @@ def _venue_notes(name: str, venue: dict[str, Any]) -> list[str]:
 
 def _table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> list[str]:
     """Columns as wide as their widest cell; numbers to the right. A missing value is a dash."""
-    texts = [
-        tuple("-" if cell is None else f"{cell:,.2f}" if isinstance(cell, float) else str(cell) for cell in row) for row in rows
-    ]
+    texts = [tuple(map(_text, row)) for row in rows]
     widths = [max(map(len, column)) for column in zip(head, *texts)]
     numeric = [all(isinstance(row[at], int | float | None) for row in rows) for at in range(len(head))]
     return [
         "  ".join(cell.rjust(width) if right else cell.ljust(width) for cell, width, right in zip(row, widths, numeric)).rstrip()
         for row in (head, *texts)
     ]
+
+
+def _text(cell: Any) -> str:
+    """Two decimals, or six digits where these say more (the price of a coin of few cents)."""
+    if cell is None:
+        return "-"
+    if not isinstance(cell, float):
+        return str(cell)
+    return f"{cell:,.2f}" if abs(cell) >= 1000 or round(cell, 2) == cell else f"{Decimal(f'{cell:.6g}'):f}"

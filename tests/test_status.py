@@ -89,6 +89,15 @@ def test_a_healthy_venue_has_a_row_and_no_notes(running: World) -> None:
     assert "binance: " not in render(found)
 
 
+@pytest.mark.parametrize(
+    ("mid", "shown"), [(99_995.104, "99,995.10"), (179.785, "179.785"), (10.0, "10.00"), (0.00001234, "0.00001234"), (0.2, "0.20")]
+)
+def test_prices_of_any_size_are_readable(running: World, mid: float, shown: str) -> None:
+    running.add_status(mid=mid)
+    (btc,) = (line.split() for line in render(collect(running.settings)).splitlines() if line.startswith("BTC "))
+    assert btc[3] == shown
+
+
 def test_losses_of_a_process_are_on_the_screen(running: World) -> None:
     assert "ingest: " not in render(collect(running.settings))
     with BoardRow.attach(running.settings.paths.board, 1) as ingest:
