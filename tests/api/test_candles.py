@@ -136,6 +136,8 @@ def test_a_clock_that_was_set_back_leaves_bars_that_ascend(world: World) -> None
     assert (body["t"], body["c"]) == ([T0 + at * 60_000 for at in (0, 1, 2, 3, 5)], [1.0, 2.0, 3.0, 4.0, 5.0])
     world.add_candle(candle(T0 + 4 * 60_000, price=7.0))  # again, now that bars are kept
     assert get(app, "/candles").json["c"] == [1.0, 2.0, 3.0, 4.0, 7.0]
+    world.add_candle(candle(T0 + 4 * 60_000, price=8.0))  # the same minute once more
+    assert get(app, "/candles").json["o"] == [1.0, 2.0, 3.0, 4.0, 8.0]  # not folded into what it supersedes
 
 
 def test_a_new_bar_is_seen_at_once_and_ages_move(world: World) -> None:

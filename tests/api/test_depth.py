@@ -11,7 +11,7 @@ import pytest
 
 from api.app import Service
 from shm.grid import price_of
-from shm.layout import SLOT_HEADER_BYTES
+from shm.layout import HEAD_WORD, INTENT_WORD, SLOT_HEADER_BYTES
 from tests.api.world import NOW_MS, SLOT_MS, Reply, World, book_stats, candle, depth_frame, get
 
 LATEST, HISTORY = "/orderbook_heatmap", "/orderbook_heatmap_history"
@@ -254,6 +254,32 @@ def test_a_missing_slot_is_an_absent_row(world: World) -> None:
     body = get(world.app(), f"{HISTORY}?minutes=5").json
     assert body["t"] == [NOW_MS + number * SLOT_MS for number in (0, 1, 4, 5)] and body["count"] == 4
     assert get(world.app(), f"{HISTORY}?minutes=5&stride=2").json["t"] == [NOW_MS + SLOT_MS, NOW_MS + 5 * SLOT_MS]
+
+
+def test_minutes_are_time_and_not_a_number_of_frames(world: World) -> None:
+    for slot in (0, 1, 10):
+        world.add_depth(depth_frame(NOW_MS + slot * SLOT_MS, seed=slot))
+    # Ten slots end with the newest: the one that is ten before it is not among them.
+    assert get(world.app(), f"{HISTORY}?minutes=5").json["t"] == [NOW_MS + SLOT_MS, NOW_MS + 10 * SLOT_MS]
+
+
+def test_numbers_that_come_again_after_a_power_loss(world: World) -> None:
+    """The page of the newest frames and that of the head never reached the disk; the next writer counts on from what did."""
+    world.add_history(5)
+    app, path = world.app(), world.settings.paths.depth("BTC")
+    first = get(app, HISTORY).json
+    world.reopen(path)
+    with path.open("r+b") as file:
+        assert HEAD_WORD == INTENT_WORD + 1
+        for offset, words in ((INTENT_WORD * 8, (3, 3)), (4096 + 3 * 8192, (0,)), (4096 + 4 * 8192, (0,))):
+            file.seek(offset)
+            file.write(struct.pack(f"<{len(words)}Q", *words))
+    for slot in (1, 2):
+        assert world.add_depth(depth_frame(NOW_MS + slot * SLOT_MS, seed=slot)) == slot + 2
+    second, newest = get(app, HISTORY), get(app, LATEST).json
+    assert (second.json["seq"], second.json["epoch"]) == (newest["seq"], newest["epoch"]) == (4, 2) != (4, first["epoch"])
+    assert second.json["t"] == [*first["t"][:3], NOW_MS + SLOT_MS, NOW_MS + 2 * SLOT_MS]
+    assert second.json["bid_u8"][-660:] == newest["bid_u8"] != first["bid_u8"][-660:]
 
 
 def test_frames_on_another_step_are_left_out_and_counted(world: World) -> None:

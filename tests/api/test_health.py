@@ -136,6 +136,21 @@ def test_with_maps_starting_ends_with_the_first_map(world: World) -> None:
     assert (one["liq_seq"], one["liq_age_s"]) == (0, 0.0)
 
 
+@pytest.mark.parametrize(("seconds", "stale"), [(180, False), (180.001, True)])
+def test_a_symbol_without_a_book_is_judged_by_its_bars(world: World, seconds: float, stale: bool) -> None:
+    world.add_candle(candle(NOW_MS - 60_000), "XRP")
+    world.clock.advance(seconds)
+    one = get(world.app(), "/health").json["symbols"]["XRP"]
+    assert (one["stale"], one["depth_seq"], one["depth_age_s"], one["book"]) == (stale, None, None, "none")
+
+
+@pytest.mark.parametrize(("seconds", "stale"), [(60, False), (60.001, True)])
+def test_a_symbol_with_a_book_is_judged_by_the_start_of_its_frame(world: World, seconds: float, stale: bool) -> None:
+    world.add_history(1)
+    world.clock.advance(seconds)
+    assert get(world.app(), "/health").json["symbols"]["BTC"]["stale"] is stale
+
+
 def stop_engine(world: World) -> None:
     world.reopen(world.settings.paths.documents("ETH"))
 
