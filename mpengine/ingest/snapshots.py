@@ -32,7 +32,10 @@ log = logging.getLogger("mpengine.ingest.snapshots")
 
 
 class SnapshotSchedule:
-    """Which symbol of one venue may be asked for now. Pure; monotonic ns come in."""
+    """Which symbol of one venue may be asked for now. Pure; monotonic ns come in.
+
+    A symbol that was taken is given back by `done` or `put_off`.
+    """
 
     __slots__ = ("_allowed_ns", "_asked", "_busy", "_failures", "_interval_ns", "_venue_ns")
 
@@ -49,7 +52,7 @@ class SnapshotSchedule:
         self._asked.setdefault(symbol)
 
     def take(self, now_ns: int) -> str | None:
-        """The symbol to request now, the longest waiting first; it must be reported to `done`. None while nothing may go out."""
+        """The symbol to request now, the longest waiting first; None while nothing may go out."""
         if self._busy or now_ns < self._venue_ns:
             return None
         for symbol in self._asked:
@@ -70,6 +73,12 @@ class SnapshotSchedule:
         failures = self._failures[symbol] = self._failures.get(symbol, 0) + 1
         wait_s = doubling_s(failures, self._interval_ns / SECOND, max(BACKOFF_MAX_S, self._interval_ns / SECOND))
         self._allowed_ns[symbol] = now_ns + int(wait_s * SECOND)
+        self.ask(symbol)
+
+    def put_off(self, symbol: str, now_ns: int) -> None:
+        """Nothing could be sent (REST is paused): no failure of the request, it goes out as soon as it may."""
+        self._busy = False
+        self._allowed_ns[symbol] = now_ns + int(VENUE_GAP_S * SECOND)
         self.ask(symbol)
 
     @property
@@ -111,18 +120,25 @@ class SnapshotDesk:
             if symbol is None:
                 await asyncio.sleep(LOOK_S)
                 continue
-            ok = False
+            ok: bool | None = False
             try:
                 ok = await self._answer(symbol)
             finally:
-                self.schedule.done(symbol, ok, time.monotonic_ns())
+                if ok is None:
+                    self.schedule.put_off(symbol, time.monotonic_ns())
+                else:
+                    self.schedule.done(symbol, ok, time.monotonic_ns())
 
-    async def _answer(self, symbol: str) -> bool:
+    async def _answer(self, symbol: str) -> bool | None:
+        """Whether the request succeeded; None where it may not be sent now."""
         call = self.feed.module.snapshot_call(symbol)
         if call is None:
             ok = await self._resubscribe(symbol)
         else:
-            ok = await self._rest.request(call) is RestResult.OK
+            result = await self._rest.request(call)
+            if result is None:
+                return None
+            ok = result is RestResult.OK
         if ok:
             self._counts.add(Word.RESYNC_DONE)
         log.log(

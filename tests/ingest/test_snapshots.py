@@ -62,6 +62,22 @@ def test_a_failed_request_is_repeated_with_doubling_waits() -> None:
     assert [after - before for before, after in itertools.pairwise(taken)] == [10, 20, 40, 80, 120, 120]
 
 
+@pytest.mark.covers("F10")
+def test_a_request_that_may_not_be_sent_is_no_failure_and_goes_out_after_the_pause() -> None:
+    schedule = SnapshotSchedule(10)
+    schedule.ask("BTC")
+    schedule.ask("ETH")
+    sent = []
+    for second in range(200):
+        if symbol := schedule.take(at(second)):
+            if second < 150:  # the venue's REST is paused
+                schedule.put_off(symbol, at(second))
+            else:
+                sent.append((symbol, second))
+                schedule.done(symbol, True, at(second))
+    assert sorted(sent) == [("BTC", 150), ("ETH", 151)] or sorted(sent) == [("BTC", 151), ("ETH", 150)]
+
+
 def test_a_symbol_that_must_wait_does_not_hold_up_the_next() -> None:
     schedule = SnapshotSchedule(10)
     schedule.ask("BTC")
@@ -116,12 +132,27 @@ def test_a_failed_answer_is_tried_again_and_not_counted(monkeypatch: pytest.Monk
     async def main() -> None:
         monkeypatch.setattr(module, "VENUE_GAP_S", 0.01)
         rig, wishes = Rig(FakeVenue([plan()])), Wishes()
-        rest = FakeRest(RestResult.TRANSIENT, None, RestResult.OK)
+        rest = FakeRest(RestResult.TRANSIENT, RestResult.TRANSIENT, RestResult.OK)
         desk = SnapshotDesk(rig.feed, rest, [], rig.counts, 0.01)
         wishes.wanted = ["BTC"]
         async with running(desk.run(wishes)):
             await until(lambda: rig.counts.get(Word.RESYNC_DONE) == 1)
         assert len(rest.calls) == 3
+
+    run(main())
+
+
+def test_while_rest_is_paused_an_answer_waits_without_a_failure(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        monkeypatch.setattr(module, "VENUE_GAP_S", 0.01)
+        rig, rest, wishes = Rig(FakeVenue([plan()])), FakeRest(*[None] * 8), Wishes()
+        desk = SnapshotDesk(rig.feed, rest, [], rig.counts, 30)
+        wishes.wanted = ["BTC"]
+        async with running(desk.run(wishes)):
+            await until(lambda: rig.counts.get(Word.RESYNC_DONE) == 1)  # long before the interval of a failure
+        assert len(rest.calls) == 9 and "failed" not in caplog.text
 
     run(main())
 
