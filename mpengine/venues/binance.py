@@ -52,6 +52,7 @@ PROBE_ID: Final = 9
 PROBE: Final = f'{{"method":"LIST_SUBSCRIPTIONS","id":{PROBE_ID}}}'
 SNAPSHOT_LIMIT: Final = 1000
 RECENT_DIFFS: Final = 256  # 25 s of 100 ms diffs: longer than two lives of a socket overlap
+RECENT_TRADES: Final = 100_000  # ids further back are a venue that began anew, or end the reign of one absurd id
 DUPLICATE_KEYS: Final = 20_000
 DUPLICATE_NS: Final = 15 * 60 * 10**9
 DEPTH_SPEEDS: Final = ("", "@0ms", "@100ms", "@250ms", "@500ms")
@@ -393,7 +394,7 @@ class Binance:
         if known != id_field:
             self.counters.refuse("second_trade_stream")
             return False
-        if number_id <= last and venue_ns <= last_ns:
+        if last - RECENT_TRADES < number_id <= last and venue_ns <= last_ns:
             self.counters.count("trade_duplicate")
             return False
         if last and id_field == "a" and number_id > last + 1:

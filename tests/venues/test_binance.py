@@ -210,6 +210,19 @@ def test_a_lost_aggregate_is_counted_and_marks_the_hole() -> None:
     assert events[2].fields["side"] == GapScope.TRADES
 
 
+@pytest.mark.covers("F9")
+def test_one_absurd_trade_does_not_make_all_later_ones_duplicates() -> None:
+    module = binance()
+    message = json.loads((WIRE / "agg_trade" / "001.json").read_bytes())
+    first_ms = 1791391081874
+    # The second absurd time does not even fit a record.
+    absurd = (10**17, 9_000_000_000_000), (10**17 + 1, 9_999_999_999_999)
+    for number, at_ms in ((10, first_ms), absurd[0], (11, first_ms + 1), absurd[1], (12, first_ms + 2)):
+        message["data"]["a"], message["data"]["T"] = number, at_ms
+        module.receive("market#1", orjson.dumps(message), 1)
+    assert [event.fields["seq"] for _, event in decoded(module) if event.kind is Kind.TRADE] == [10, 10**17, 11, 12]
+
+
 def test_trades_and_aggregates_are_never_added_up() -> None:
     module = binance()
     message = json.loads((WIRE / "agg_trade" / "001.json").read_bytes())
