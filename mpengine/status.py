@@ -14,6 +14,7 @@ from shm.document import DocumentReader
 from shm.errors import ShmError
 from shm.frame_ring import FrameReader
 from shm.frames import decode as decode_frame
+from shm.liveness import WriterState
 from shm.paths import Paths
 from shm.record_ring import RecordReader
 from shm.records import CANDLE_DTYPE, DocumentId
@@ -24,6 +25,7 @@ _TROUBLE: Final = (
     "handler_errors", "quarantined", "capture_dropped", "write_errors", "sync_errors", "log_errors", "clock_jumps", "http_5xx",
 )  # fmt: skip
 """Words that stay at 0 while all is well: the screen shows them when they do not."""
+_GONE: Final = frozenset({WriterState.DEAD, WriterState.CLOSED, WriterState.RETIRED})
 _HIDDEN: Final = frozenset(
     ("pid", "start_ticks", "boot_hi", "boot_lo", "role", "started_ns", "state", "beat_ns", "turns", "epoch", "rss_bytes")
 )
@@ -34,7 +36,8 @@ def collect(settings: Settings) -> dict[str, Any]:
     paths = settings.paths
     now_ns = time.time_ns()
     with BoardReader.open(paths.board) as board:
-        processes = [_process(board, index, name) for index, name in enumerate(board.names()) if name]
+        watched = board.row_state(0) not in _GONE
+        processes = [_process(board, index, name, watched) for index, name in enumerate(board.names()) if name]
     return {
         "instance": settings.instance.name,
         "config_hash": settings.config_hash,
@@ -46,16 +49,17 @@ def collect(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _process(board: BoardReader, index: int, name: str) -> dict[str, Any]:
-    row = board.row(index)
+def _process(board: BoardReader, index: int, name: str, watched: bool) -> dict[str, Any]:
+    """One row. `watched`: the supervisor lives; else nobody has corrected its words since, and the process itself is looked at."""
+    row, alive = board.row(index), board.row_state(index)
     beat_ns = row.get("beat_ns", 0)
     # The supervisor's word is what it decided; a row that it does not watch (its own, workers) says its state itself.
     actual = State(row.get("actual", 0)) if row.get("actual", 0) in State.__members__.values() else State.NONE
     own = State(row.get("state", 0)) if row.get("state", 0) in State.__members__.values() else State.NONE
     return {
         "name": name,
-        "state": (actual or own).name,
-        "alive": board.row_state(index).name.lower(),
+        "state": (actual or own).name if watched or alive not in _GONE else "DEAD",
+        "alive": alive.name.lower(),
         "pid": row.get("pid", 0),
         "epoch": row.get("epoch", 0),
         "restarts": row.get("restarts", 0),
@@ -126,6 +130,7 @@ def _candles(paths: Paths, symbol: str, now_ns: int) -> dict[str, Any]:
 def _venues(paths: Paths, now_ns: int) -> dict[str, Any]:
     try:
         with DocumentReader.open(paths.feeds) as reader:
+            gone = reader.writer_state() in _GONE
             slot = reader.latest(DocumentId.FEEDS)
             feeds = decode(slot.payload, FeedsDocument) if slot is not None else None
     except (ShmError, ValueError):
@@ -134,8 +139,8 @@ def _venues(paths: Paths, now_ns: int) -> dict[str, Any]:
         return {}
     return {
         name: {
-            "state": venue.state,
-            "age_s": round(now_ns / SECOND_NS - venue.last_ms / 1000, 1) if venue.last_ms else None,
+            "state": "DOWN" if gone else venue.state,
+            "age_s": _age(venue.last_ms * 1_000_000, now_ns) if venue.last_ms else None,
             "reconnects": venue.reconnects,
             "parse_errors": venue.parse_errors,
             "rest_errors": venue.rest_errors,
@@ -154,7 +159,8 @@ def _venues(paths: Paths, now_ns: int) -> dict[str, Any]:
 
 
 def _age(then_ns: int, now_ns: int) -> float:
-    return round((now_ns - then_ns) / SECOND_NS, 1)
+    """Seconds; 0 where the wall clock was set back meanwhile."""
+    return round(max(0, now_ns - then_ns) / SECOND_NS, 1)
 
 
 def render(found: dict[str, Any]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -96,6 +98,29 @@ def test_prices_of_any_size_are_readable(running: World, mid: float, shown: str)
     running.add_status(mid=mid)
     (btc,) = (line.split() for line in render(collect(running.settings)).splitlines() if line.startswith("BTC "))
     assert btc[3] == shown
+
+
+@pytest.mark.covers("F4")
+def test_after_a_killed_supervisor_the_dead_are_not_called_live(running: World) -> None:
+    path = running.settings.paths.board
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+
+    def states() -> dict[str, str]:
+        return {process["name"]: process["state"] for process in collect(running.settings)["processes"]}
+
+    with BoardRow.attach(path, 2) as engine:
+        engine.set(Word.PID, child.pid)
+    assert states()["engine-BTC"] == "LIVE"  # the supervisor lives and is about to say what becomes of it
+    with BoardRow.attach(path, 0) as supervisor:
+        supervisor.set(Word.PID, child.pid)
+    assert states() == {"supervisor": "DEAD", "ingest": "LIVE", "engine-BTC": "DEAD"}
+
+
+def test_a_venue_is_down_when_ingest_is_gone(running: World) -> None:
+    assert collect(running.settings)["venues"]["binance"]["state"] == "LIVE"
+    running.feeds().close()
+    assert collect(running.settings)["venues"]["binance"]["state"] == "DOWN"
 
 
 def test_losses_of_a_process_are_on_the_screen(running: World) -> None:
