@@ -37,6 +37,7 @@ from shm.layout import event_ring_spec
 RECV_NS = 1_700_000_000 * 10**9
 TWO_CORES = "bytes -> ring | ring -> applied book"
 PEER = "peer, bytes -> applied book"
+BATCH_MESSAGES = 42  # as many of these as a batch of 16 KB takes
 DEPTH_CALL = RestCall("depth", "BTC", "", 20)
 
 
@@ -63,7 +64,7 @@ class Direct:
         receive, events, on_batch = self.module.receive, self.module.events, self.core.on_batch
         for number, message in enumerate(messages):
             receive("public#1", message, RECV_NS)
-            if number % 16 == 15:
+            if number % BATCH_MESSAGES == BATCH_MESSAGES - 1:
                 on_batch(b"".join([routed.data for routed in events()]))
         on_batch(b"".join([routed.data for routed in events()]))
         self.check(messages)

@@ -206,7 +206,7 @@ class SymbolCore:
         self.counters["depth"] += 1
         before = book.state
         try:
-            if book.on_record(body, offset, self._levels(body), self.now_ns):
+            if book.on_record(body, offset, self._block or self._levels(body), self.now_ns):
                 self._observe_mid(book)
         finally:
             if book.state != before:
@@ -309,10 +309,14 @@ class SymbolCore:
             self.counters["late"] += 1
 
     def _observe_mid(self, book: Book) -> None:
-        mid = book.mid
-        if mid is not None:
-            self._mid = (mid, self.now_ns)
-            self._bar.observe(mid)
+        ladder = book.ladder
+        mid = ladder.mid if ladder is not None and book.state == "synced" else None
+        if mid is None:
+            return
+        self._mid = (mid, self.now_ns)
+        bar = self._bar
+        if mid != bar.close or bar.open is None:  # PERF: a price that is the bar's newest already changes none of its four
+            bar.observe(mid)
 
     # time --------------------------------------------------------------------------------------------------------------
 

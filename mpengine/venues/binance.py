@@ -330,7 +330,8 @@ class Binance:
         if self._is_new_diff(stream.symbol, last_id):
             packed = array("d", flat).tobytes()
             record = pack_levels(_DEPTH, _BINANCE, 0, venue_ns, recv_ns, first_id, last_id, int(previous), bids, asks, packed)
-            self._emit(stream.symbol, record)
+            self._events.append(Routed(stream.symbol, record))
+            self.counters.events += 1
         return venue_ns
 
     def _depth(self, row: dict[str, Any], recv_ns: int) -> int:
@@ -354,11 +355,11 @@ class Binance:
     def _is_new_diff(self, symbol: str, last: int) -> bool:
         """False for a diff that the other life of a rotated socket already brought. A real step back passes to the book."""
         recent = self._recent_diffs[symbol]
-        if last <= recent[-1] and last in recent:
-            self.counters.count("depth_duplicate")
-            return False
-        recent.append(last)
-        return True
+        if last > recent[-1] or last not in recent:
+            recent.append(last)
+            return True
+        self.counters.count("depth_duplicate")
+        return False
 
     # trades, marks, touch ----------------------------------------------------------------------------------------------
 
