@@ -125,8 +125,7 @@ class Replay:
         core = self._cores[name]
         core.on_batch(b"".join(waiting))
         waiting.clear()
-        outputs = core.outputs()
-        self._publishers[name].publish(outputs)
+        self._publishers[name].publish(core.outputs())
 
     def finish(self, seconds: float) -> Summary:
         """Apply what waits, close the rings; the final figures."""

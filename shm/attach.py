@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from shm.errors import Fenced
 from shm.files import Mapped
@@ -81,6 +81,17 @@ class Attachment:
     def __init__(self, words: Words) -> None:
         self._words = words
         self._mapped: Mapped | None = None
+
+    @classmethod
+    def _over(cls, mapped: Mapped, *arguments: Any) -> Self:
+        """A handle that owns `mapped`; `arguments` follow its words. Nothing stays mapped where the handle cannot be made."""
+        try:
+            handle = cls(mapped.words, *arguments)
+        except BaseException:
+            mapped.close()
+            raise
+        handle._mapped = mapped
+        return handle
 
     @property
     def uuid(self) -> int:

@@ -64,14 +64,7 @@ class DocumentWriter(WriterAttachment):
     @classmethod
     def open(cls, path: Path, spec: FileSpec, *, epoch: int | None = None) -> Self:
         """Create or attach, lock, repair. Raises Locked, LayoutMismatch, IdentityMismatch, NoSpace, Fenced, Missing."""
-        mapped = files.open_or_create(path, spec)
-        try:
-            writer = cls(mapped.words, spec, epoch)
-        except BaseException:
-            mapped.close()
-            raise
-        writer._mapped = mapped
-        return writer
+        return cls._over(files.open_or_create(path, spec), spec, epoch)
 
     def publish(self, document: int, data: bytes, *, ts_ns: int, link: int = 0, published_ns: int | None = None) -> int:
         """Publish a version and return its number. `ts_ns`: event time; `link`: number of the frame it belongs to.
@@ -119,9 +112,7 @@ class DocumentReader(ReaderAttachment):
     def open(cls, path: Path, spec: FileSpec | None = None, *, probe: Probe | None = None) -> Self:
         """Map read-only. Raises Missing, LayoutMismatch, IdentityMismatch."""
         mapped = files.open_reader(path, spec)
-        reader = cls(mapped.words, mapped.header.spec, probe)
-        reader._mapped = mapped
-        return reader
+        return cls._over(mapped, mapped.header.spec, probe)
 
     @property
     def retries(self) -> int:

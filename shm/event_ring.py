@@ -138,14 +138,7 @@ class EventWriter(WriterAttachment):
     @classmethod
     def open(cls, path: Path, spec: FileSpec, *, epoch: int | None = None) -> Self:
         """Lock and attach behind the last committed batch. Raises Missing, Locked, LayoutMismatch, IdentityMismatch, Fenced."""
-        mapped = files.open_writer(path, spec)
-        try:
-            writer = cls(mapped.words, spec, epoch)
-        except BaseException:
-            mapped.close()
-            raise
-        writer._mapped = mapped
-        return writer
+        return cls._over(files.open_writer(path, spec), spec, epoch)
 
     @property
     def head(self) -> int:

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from shm.atomic_file import sync_directory
 from shm.errors import Locked, Missing, NoSpace
 from shm.layout import (
     HEADER_BYTES,
@@ -177,15 +178,6 @@ def create_consumer_lock(path: Path) -> None:
 def consumer_lock(path: Path) -> Path:
     """Name of the consumer's lock file of the event ring `path`."""
     return path.with_name(path.name + CONSUMER_SUFFIX)
-
-
-def sync_directory(path: Path) -> None:
-    """fsync of a directory: names in it survive a power loss."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def sweep(runtime_dir: Path) -> list[Path]:

@@ -86,14 +86,7 @@ class FrameWriter(WriterAttachment):
 
         Raises Locked, LayoutMismatch, IdentityMismatch, NoSpace, Fenced, Missing (no data directory).
         """
-        mapped = files.open_or_create(path, spec)
-        try:
-            writer = cls(mapped.words, spec, epoch)
-        except BaseException:
-            mapped.close()
-            raise
-        writer._mapped = mapped
-        return writer
+        return cls._over(files.open_or_create(path, spec), spec, epoch)
 
     def publish(
         self, payload: bytes, *, ts_ns: int, kind: int, flags: int = 0, link: int = 0, published_ns: int | None = None
@@ -142,9 +135,7 @@ class FrameReader(ReaderAttachment):
     def open(cls, path: Path, spec: FileSpec | None = None, *, probe: Probe | None = None) -> Self:
         """Map read-only; `spec` None takes any ring. Raises Missing, LayoutMismatch, IdentityMismatch."""
         mapped = files.open_reader(path, spec)
-        reader = cls(mapped.words, mapped.header.spec, probe)
-        reader._mapped = mapped
-        return reader
+        return cls._over(mapped, mapped.header.spec, probe)
 
     @property
     def retries(self) -> int:

@@ -309,8 +309,7 @@ class SymbolCore:
             self.counters["late"] += 1
 
     def _observe_mid(self, book: Book) -> None:
-        ladder = book.ladder
-        mid = ladder.mid if ladder is not None and book.state == "synced" else None
+        mid = book.mid
         if mid is None:
             return
         self._mid = (mid, self.now_ns)

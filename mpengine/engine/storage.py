@@ -100,16 +100,14 @@ class Publisher:
         """Largest version number over all documents, for the board."""
         return max(self._document_versions.values(), default=0)
 
-    def publish(self, outputs: Iterable[Output]) -> int:
-        """Write outputs out in order; returns how many frames, bars and documents went out."""
-        before = self.counts.depth + self.counts.candles + self.counts.documents
+    def publish(self, outputs: Iterable[Output]) -> None:
+        """Write outputs out in order; `counts` says what went out and what was refused."""
         for output in outputs:
             try:
                 self._publish_one(output)
             except (Refused, FrameRefused) as error:
                 self.counts.refused += 1
                 log.error("%s refused: %s", type(output).__name__, error)
-        return self.counts.depth + self.counts.candles + self.counts.documents - before
 
     def _publish_one(self, output: Output) -> None:
         if isinstance(output, FrameOut):

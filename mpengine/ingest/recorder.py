@@ -22,6 +22,7 @@ import msgspec
 
 from mpengine.config import CaptureSettings
 from mpengine.ingest.capture_file import CaptureFile, CaptureHeader, CaptureLine, encode_line, pack_frame
+from shm.atomic_file import sync_directory
 
 QUEUE_LINES: Final = 200_000
 QUEUE_BYTES: Final = 64 << 20
@@ -76,7 +77,7 @@ class FileRow:
             file = None
         if file is None:
             file = self._file = self._begin()
-            self._sync_directory()
+            sync_directory(self._directory)
         file.append(frame)
 
     def sync(self) -> None:
@@ -120,13 +121,6 @@ class FileRow:
             path.unlink(missing_ok=True)
             total -= size
             log.info("capture %s removed, the quota is full", path.name)
-
-    def _sync_directory(self) -> None:
-        fd = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
 
 
 def _size(path: Path) -> int:

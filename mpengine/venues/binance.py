@@ -330,8 +330,7 @@ class Binance:
         if self._is_new_diff(stream.symbol, last_id):
             packed = array("d", flat).tobytes()
             record = pack_levels(_DEPTH, _BINANCE, 0, venue_ns, recv_ns, first_id, last_id, int(previous), bids, asks, packed)
-            self._events.append(Routed(stream.symbol, record))
-            self.counters.events += 1
+            self._emit(stream.symbol, record)
         return venue_ns
 
     def _depth(self, row: dict[str, Any], recv_ns: int) -> int:
