@@ -104,14 +104,61 @@ class EngineSettings(Struct, frozen=True, kw_only=True):
 
 
 class VenueSettings(Struct, frozen=True, kw_only=True):
-    """Base addresses of a venue; only these differ between the real exchange and the simulator."""
+    """Base addresses of a venue; only these differ between the real exchange and the simulator.
+
+    Where a venue's own table has `order_book`, `trades` and the like: optional streams (`spec: exchanges`, section 1). Liquidations
+    and polled open interest come from every enabled venue that publishes them.
+    """
 
     enabled: bool = True
     ws_url: Url
     rest_url: Url
+
+
+class BinanceSettings(VenueSettings, frozen=True, kw_only=True):
+    """Binance USDⓈ-M."""
+
+    ws_url: Url = "wss://fstream.binance.com"
+    rest_url: Url = "https://fapi.binance.com"
+    order_book: bool = True
     depth_speed: Literal["0ms", "100ms", "250ms", "500ms"] = "100ms"
     trade_stream: Literal["aggTrade", "trade"] = "aggTrade"
     book_ticker: bool = False
+
+
+class BybitSettings(VenueSettings, frozen=True, kw_only=True):
+    """Bybit linear. `book_depth`: levels per side of its book stream."""
+
+    ws_url: Url = "wss://stream.bybit.com"
+    rest_url: Url = "https://api.bybit.com"
+    order_book: bool = False
+    book_depth: Literal[50, 200, 1000] = 1000
+    trades: bool = False
+    tickers: bool = False
+
+
+class OkxSettings(VenueSettings, frozen=True, kw_only=True):
+    """OKX swaps."""
+
+    ws_url: Url = "wss://ws.okx.com"
+    rest_url: Url = "https://www.okx.com"
+    order_book: bool = False
+    trades: bool = False
+    mark_price: bool = False
+    funding: bool = False
+    open_interest: bool = False
+
+
+class HyperliquidSettings(VenueSettings, frozen=True, kw_only=True):
+    """Hyperliquid: it publishes no liquidations, and its open interest is shown but never part of the sum. Off by default."""
+
+    enabled: bool = False
+    ws_url: Url = "wss://api.hyperliquid.xyz"
+    rest_url: Url = "https://api.hyperliquid.xyz"
+    order_book: bool = True
+    fast_book: bool = True
+    trades: bool = True
+    contexts: bool = True
 
 
 class SymbolSettings(Struct, frozen=True, kw_only=True):
@@ -130,6 +177,8 @@ class SymbolSettings(Struct, frozen=True, kw_only=True):
     binance: VenueSymbol | None = None
     bybit: VenueSymbol | None = None
     okx: VenueSymbol | None = None
+    okx_contract_value: Annotated[float, Meta(gt=0, le=1e9)] | None = None
+    hyperliquid: VenueSymbol | None = None
 
 
 class SupervisorSettings(Struct, frozen=True, kw_only=True):
@@ -168,24 +217,29 @@ class LogSettings(Struct, frozen=True, kw_only=True):
 
 
 class VenuesSettings(Struct, frozen=True, kw_only=True):
-    """Exchanges that ingest may talk to."""
+    """Exchanges that ingest may talk to, in venue order."""
 
-    binance: VenueSettings = VenueSettings(ws_url="wss://fstream.binance.com", rest_url="https://fapi.binance.com")
+    binance: BinanceSettings = BinanceSettings()
+    bybit: BybitSettings = BybitSettings()
+    okx: OkxSettings = OkxSettings()
+    hyperliquid: HyperliquidSettings = HyperliquidSettings()
 
 
 def _shipped(base: str, **values: Any) -> dict[str, Any]:
-    return {"base_asset": base, "binance": f"{base}USDT", "bybit": f"{base}USDT", "okx": f"{base}-USDT-SWAP", **values}
+    names = {"binance": f"{base}USDT", "bybit": f"{base}USDT", "okx": f"{base}-USDT-SWAP", "hyperliquid": base}
+    return {"base_asset": base, **names, **values}
 
 
 SHIPPED_SYMBOLS: Final[dict[str, dict[str, Any]]] = {
     "BTC": _shipped("BTC", step=20.0, book_step=20.0, gap_tolerance_ids=1000, default_mmr=0.004, tick=0.1,
-                    axis_low=85_000.0, axis_high=115_000.0),
+                    okx_contract_value=0.01, axis_low=85_000.0, axis_high=115_000.0),
     "ETH": _shipped("ETH", step=1.0, book_step=1.0, gap_tolerance_ids=50, default_mmr=0.004, tick=0.01,
-                    axis_low=1500.0, axis_high=5000.0),
+                    okx_contract_value=0.1, axis_low=1500.0, axis_high=5000.0),
     "SOL": _shipped("SOL", step=0.1, book_step=0.1, gap_tolerance_ids=5, default_mmr=0.005, tick=0.01,
-                    axis_low=50.0, axis_high=400.0),
+                    okx_contract_value=1.0, axis_low=50.0, axis_high=400.0),
 }  # fmt: skip
-"""Values of the specified symbols (`spec: engine`, section 2); `tick` is the book ladder's until the venue says otherwise."""
+"""Values of the specified symbols (`spec: engine`, section 2); `tick` is the book ladder's until the venue says otherwise,
+`okx_contract_value` what OKX is expected to say (another value is used, and an alarm)."""
 
 
 class Settings(Struct, frozen=True, kw_only=True):

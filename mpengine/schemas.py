@@ -49,6 +49,8 @@ class BookStats(Struct, frozen=True, kw_only=True):
     diffs_in_current_sync: int
     last_update_ns: int | None
     synced_since_ns: int | None
+    samples: int = 0
+    """Seconds of the depth slot that ended last in which this book counted (30: all of it)."""
 
 
 class BookDocument(Struct, frozen=True, kw_only=True):
@@ -62,6 +64,51 @@ class BookDocument(Struct, frozen=True, kw_only=True):
     written_ns: int
     data_since_ns: int | None
     books: dict[str, BookStats]
+
+
+class OiValue(Struct, frozen=True, kw_only=True):
+    """One venue's open interest, single-sided, in base asset. `recv_ns`: engine time of its arrival; `venue_ns`: the venue's."""
+
+    base: float
+    recv_ns: int
+    venue_ns: int
+
+
+class OiDocument(Struct, frozen=True, kw_only=True):
+    """Document OI: with each accepted value. `total_base` is the sum over `venues` whose value is at most 60 s old at `written_ns`;
+    None while there is none. `display`: what venues push by themselves, never part of the sum. `mark`: USD price, None without one.
+    """
+
+    schema_version: int = DOCUMENT_SCHEMA
+    symbol: str
+    written_ns: int
+    unit: str
+    total_base: float | None
+    mark: float | None
+    venues: dict[str, OiValue]
+    display: dict[str, OiValue]
+
+
+class Canary(Struct, frozen=True, kw_only=True):
+    """One direction canary (`spec: exchanges`, section 2.5): `bad` of the last `events` contradict the table of sides."""
+
+    events: int
+    bad: int
+    alarm: bool
+
+
+class DirectionCanaries(Struct, frozen=True, kw_only=True):
+    """Canaries of one venue's liquidation sides. `price_side` None: the venue's price field says nothing about the side."""
+
+    price_side: Canary | None
+    return_sign: Canary
+
+
+class RatioValue(Struct, frozen=True, kw_only=True):
+    """A long/short ratio and the venue's time of it."""
+
+    value: float
+    venue_ns: int
 
 
 class StatusDocument(Struct, frozen=True, kw_only=True):
@@ -91,6 +138,12 @@ class StatusDocument(Struct, frozen=True, kw_only=True):
     depth_slots_empty: int
     counters: dict[str, int]
     errors: list[ErrorRow]
+    price_venue: str | None = None
+    """Whose book gave the newest mid."""
+    canaries: dict[str, DirectionCanaries] = {}
+    cross_canary: Canary | None = None
+    """Minutes in which two venues' dominant liquidation sides disagreed; None before the first that can be compared."""
+    ratios: dict[str, RatioValue] = {}
     fatal_error: str | None = None
 
 
@@ -140,10 +193,10 @@ class FeedsDocument(Struct, frozen=True, kw_only=True):
     venues: dict[str, VenueFeed]
 
 
-_Document = TypeVar("_Document", BookDocument, StatusDocument, FeedsDocument)
+_Document = TypeVar("_Document", BookDocument, StatusDocument, FeedsDocument, OiDocument)
 
 
-def encode(document: BookDocument | StatusDocument | FeedsDocument) -> bytes:
+def encode(document: BookDocument | StatusDocument | FeedsDocument | OiDocument) -> bytes:
     """JSON bytes of a document."""
     return msgspec.json.encode(document)
 

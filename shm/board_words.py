@@ -138,6 +138,19 @@ class Word(IntEnum):
     DEPTH_WRITE_NS_SUM = 89  # and all of DEPTH_FRAMES together
     IN_FLIGHT_RECORD = 90  # engine: place + 1 in that batch of the record being applied, while it takes them one by one
     CRASH_RECORD = 91
+    # ingest: state of each venue (`VENUE_STATES`), and its streams: LIVE + (STALE << 16) + (all others << 32); + venue - 1
+    VENUE_STATE_BINANCE = 92
+    VENUE_STATE_BYBIT = 93
+    VENUE_STATE_OKX = 94
+    VENUE_STATE_GATE = 95
+    VENUE_STATE_BITGET = 96
+    VENUE_STATE_HYPERLIQUID = 97
+    VENUE_STREAMS_BINANCE = 98
+    VENUE_STREAMS_BYBIT = 99
+    VENUE_STREAMS_OKX = 100
+    VENUE_STREAMS_GATE = 101
+    VENUE_STREAMS_BITGET = 102
+    VENUE_STREAMS_HYPERLIQUID = 103
     # lines 13-15: the supervisor's view of this row
     DESIRED = 104
     ACTUAL = 105
@@ -160,3 +173,17 @@ def resync_word(venue: int) -> Word:
 def parse_errors_word(venue: int) -> Word:
     """Counter of messages of `venue` that could not be read."""
     return Word(Word.PARSE_ERRORS_BINANCE + venue - 1)
+
+
+VENUE_STATES: Final = ("", "LIVE", "STALE", "DOWN", "BANNED", "GEO_BLOCKED")
+"""Names of the values of a venue-state word; 0: not said yet."""
+
+
+def venue_state_word(venue: int) -> Word:
+    """Word in which ingest says the state of `venue`."""
+    return Word(Word.VENUE_STATE_BINANCE + venue - 1)
+
+
+def venue_streams_word(venue: int) -> Word:
+    """Word in which ingest says how many streams of `venue` are in which state."""
+    return Word(Word.VENUE_STREAMS_BINANCE + venue - 1)

@@ -94,6 +94,7 @@ class GapScope(IntEnum):
     BOOK = 1
     TRADES = 2
     ALL = 3
+    LIQUIDATIONS = 4
 
 
 class EventFlag(IntFlag):
@@ -105,6 +106,8 @@ class EventFlag(IntFlag):
     HAS_INDEX = 2  # MARK: qty holds the index price
     ORDER_SIDE = 1  # LIQUIDATION: the side came from an order side, not from a position side
     PARTIAL = 1  # SNAPSHOT: not from the venue's snapshot source; the book is partial until one arrives
+    JOIN = 2  # SNAPSHOT: polled, so diffs before and behind it overlap it; without the flag it takes the place of the book at once
+    DISPLAY = 1  # OPEN_INTEREST: pushed by the venue, shown beside the sum of polled values and never part of it
 
 
 class Coverage(IntFlag):
@@ -125,6 +128,23 @@ class FrameKind(IntEnum):
 
     DEPTH = 1
     LIQUIDATION = 2
+
+
+class PriceKind(IntEnum):
+    """What `price` of a realised liquidation is: the average fill, derived from the bankruptcy price, or the venue's own."""
+
+    FILL = 1
+    TRIGGER = 2
+    LIQ_MARK = 3
+
+
+class LiquidationFlag(IntFlag):
+    """`flags` of a realised liquidation. FAR: 2.5 to 15 % off the reference price, so it teaches nothing."""
+
+    NONE = 0
+    ORDER_SIDE = 1
+    LATE = 2
+    FAR = 4
 
 
 class CandleFlag(IntFlag):

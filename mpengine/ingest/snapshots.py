@@ -153,7 +153,7 @@ class SnapshotDesk:
             if carries_book(keeper.plan, symbol):
                 for name in list(self.feed.lives):
                     if plan_of(name) == keeper.plan.name:
-                        self.feed.module.resubscribe(name, symbol)
+                        self.feed.module.resubscribe(name, symbol, time.time_ns())
                         asked = True
                 await keeper.send_pending()
         return asked

@@ -130,7 +130,8 @@ class BinanceRest:
     def _open_interest(self, query: Mapping[str, str]) -> dict[str, Any]:
         name, market = self._symbol(query)
         _, lot = _decimals(market)
-        return {"openInterest": f"{market.open_interest:.{lot}f}", "symbol": name, "time": self._now_ms}
+        quantity = market.open_interest * market.spec.share("binance")
+        return {"openInterest": f"{quantity:.{lot}f}", "symbol": name, "time": self._now_ms}
 
     def _premium_index(self, query: Mapping[str, str]) -> Any:
         if "symbol" in query:

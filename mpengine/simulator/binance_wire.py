@@ -320,6 +320,8 @@ class ForceOrderFeed:
 
     def emit(self, changes: Changes) -> Iterator[str]:
         for order in changes.forced:
+            if order.venue != "binance":
+                continue
             if self._largest is None or order.filled_lots * order.average > self._largest.filled_lots * self._largest.average:
                 self._largest = order
         if changes.mark is not None and self._largest is not None:

@@ -43,6 +43,12 @@ TOP_SHARE: Final = 0.2  # "top traders": the largest fifth of all positions
 MIX_DEFAULT: Final[Mapping[int, float]] = {5: 0.20, 10: 0.17, 20: 0.20, 25: 0.15, 50: 0.14, 75: 0.07, 100: 0.05, 125: 0.02}
 
 
+SHARES: Final[Mapping[str, float]] = {"binance": 0.5, "bybit": 0.3, "okx": 0.2}
+"""How the synthetic market is divided: each position, and so each liquidation and the open interest, belongs to one venue."""
+
+_SPREAD: Final = (math.sqrt(5.0) - 1.0) / 2.0
+
+
 @dataclass(frozen=True, slots=True)
 class SymbolSpec:
     """One synthetic symbol. `price`, `tick` in USD, `lot` in base asset. `names`: venue -> its symbol.
@@ -73,6 +79,20 @@ class SymbolSpec:
                 raise ValueError(f"{self.symbol}: {name} must be positive, was {getattr(self, name)}")
         if self.price < 100 * self.tick:
             raise ValueError(f"{self.symbol}: tick must be below a hundredth of the price")
+
+    def share(self, venue: str) -> float:
+        """Part of the positions that `venue` holds; 0 for one that trades it without holding any (it shows sizes of its own)."""
+        return SHARES[venue] / sum(SHARES[name] for name in self.names if name in SHARES) if venue in SHARES else 0.0
+
+    def venue_of(self, number: int) -> str:
+        """Venue of the forced order with this running number: spread evenly by the golden ratio, so that no chance is drawn."""
+        place = number * _SPREAD % 1.0
+        venues = [name for name in SHARES if name in self.names] or ["binance"]
+        for venue in venues[:-1]:
+            place -= self.share(venue)
+            if place < 0.0:
+                return venue
+        return venues[-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +127,10 @@ class Trade:
 
 @dataclass(frozen=True, slots=True)
 class ForcedOrder:
-    """One liquidation. `side` is the position's; `limit` its bankruptcy price, `average` the fill, `mark` what reached it."""
+    """One liquidation. `side` is the position's; `limit` its bankruptcy price, `average` the fill, `mark` what reached it.
+
+    `venue`: where the position was.
+    """
 
     ts_ns: int
     side: PositionSide
@@ -120,6 +143,7 @@ class ForcedOrder:
     average: float
     filled_lots: int
     last_lots: int
+    venue: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +277,7 @@ class SymbolMarket:
                 {
                     "ts_ns": order.ts_ns,
                     "side": order.side.name.lower(),
+                    "venue": order.venue,
                     "leverage": order.leverage,
                     "entry": order.entry,
                     "qty": order.lots * lot,
@@ -303,7 +328,7 @@ class SymbolMarket:
             # Whoever took the other side leaves with it: open interest falls by the whole position.
             other = SHORT if position.side is LONG else LONG
             self.positions.close_some(other, position.lots, self._draws.uniform())
-            order, fills = self._forced_order(position, ts_ns)
+            order, fills = self._forced_order(position, ts_ns, self.spec.venue_of(self.liquidation_count + len(orders)))
             orders.append(order)
             trades += self._print(position.side is SHORT, fills, ts_ns)
         if orders:
@@ -315,7 +340,7 @@ class SymbolMarket:
             self.path.drive(None)
         return orders, trades
 
-    def _forced_order(self, position: Position, ts_ns: int) -> tuple[ForcedOrder, Fills]:
+    def _forced_order(self, position: Position, ts_ns: int, venue: str) -> tuple[ForcedOrder, Fills]:
         """The order and what it took from the book, down to the bankruptcy price."""
         tick = self.spec.tick
         limit = bankruptcy_price(position.side, position.entry, position.leverage) / tick
@@ -329,7 +354,7 @@ class SymbolMarket:
         filled = sum(lots for _, lots in taken)
         average = sum(price * lots for price, lots in taken) * tick / filled
         known = (position.side, position.leverage, position.entry, position.liquidation, self.mark_price, position.lots)
-        return ForcedOrder(ts_ns, *known, limit_tick * tick, average, filled, taken[-1][1]), fills
+        return ForcedOrder(ts_ns, *known, limit_tick * tick, average, filled, taken[-1][1], venue), fills
 
     def _reached(self, side: PositionSide, price: float) -> bool:
         return self.mark_price <= price if side is LONG else self.mark_price >= price

@@ -38,11 +38,13 @@ def spec(symbol: str, *, price: float | None = None, names: dict[str, str] | Non
 
 def specs(settings: Settings) -> list[SymbolSpec]:
     """The configured symbols, in their order."""
-    return [_configured(symbol, values) for symbol, values in settings.symbols.items()]
+    venues = settings.venues
+    enabled = [venue for venue in venues.__struct_fields__ if getattr(venues, venue).enabled]
+    return [_configured(symbol, values, enabled) for symbol, values in settings.symbols.items()]
 
 
-def _configured(symbol: str, values: SymbolSettings) -> SymbolSpec:
-    names = {venue: name for venue in ("binance", "bybit", "okx") if (name := getattr(values, venue)) is not None}
+def _configured(symbol: str, values: SymbolSettings, venues: list[str]) -> SymbolSpec:
+    names = {venue: name for venue in venues if (name := getattr(values, venue)) is not None}
     price = None
     if symbol not in KNOWN and values.axis_low is not None and values.axis_high is not None:
         price = (values.axis_low + values.axis_high) / 2

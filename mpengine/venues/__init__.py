@@ -9,9 +9,17 @@ from mpengine.venues.binance import Binance
 
 def build(settings: Settings) -> list[VenueModule]:
     """A module for each enabled venue that at least one configured symbol trades on, in venue order."""
-    venue = settings.venues.binance
-    names = {name: symbol.binance for name, symbol in settings.symbols.items() if symbol.binance}
-    if not venue.enabled or not names:
-        return []
-    books = frozenset(name for name, symbol in settings.symbols.items() if symbol.has_orderbook)
-    return [Binance(venue, settings.ingest, names, books)]
+    modules: list[VenueModule] = []
+    names, books = traded(settings, "binance")
+    if names:
+        modules.append(Binance(settings.venues.binance, settings.ingest, names, books))
+    return modules
+
+
+def traded(settings: Settings, venue: str) -> tuple[dict[str, str], frozenset[str]]:
+    """(our symbol -> the venue's, our symbols whose book is wanted from it); both empty for a venue that is off."""
+    own = getattr(settings.venues, venue)
+    if not own.enabled:
+        return {}, frozenset()
+    names = {ours: theirs for ours, symbol in settings.symbols.items() if (theirs := getattr(symbol, venue)) is not None}
+    return names, frozenset(ours for ours in names if own.order_book and settings.symbols[ours].has_orderbook)

@@ -20,9 +20,10 @@ Budget = Literal["weight", "futures_data"]
 
 @dataclass(frozen=True, slots=True)
 class StreamPlan:
-    """One stream of a socket and its watchdog. `warn_s`, `act_s`: silence that is logged, that reopens the socket; None: never.
+    """One stream of a socket and its watchdog. `warn_s`, `act_s`: silence that is logged, that is acted on; None: never.
 
-    `fast`: a replacement socket counts as ready only when this stream has delivered (make-before-break).
+    `act`: what is done first; a stream that stays silent after a resubscription gets a new socket. `fast`: a replacement
+    socket counts as ready only when this stream has delivered (make-before-break).
     """
 
     name: str
@@ -31,6 +32,7 @@ class StreamPlan:
     warn_s: float | None
     act_s: float | None
     fast: bool
+    act: Literal["reopen", "resubscribe"] = "reopen"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,10 @@ class SocketPlan:
 
 @dataclass(frozen=True, slots=True)
 class RestCall:
-    """One GET. `interval_s` None: only on request. `path` carries the query. `symbol` is ours, None for venue-wide calls."""
+    """One GET, or a POST of JSON where there is a `body`. `interval_s` None: only on request. `path` carries the query.
+
+    `symbol` is ours, None for venue-wide calls.
+    """
 
     name: str
     symbol: str | None
@@ -56,6 +61,15 @@ class RestCall:
     weight: int
     budget: Budget = "weight"
     interval_s: float | None = None
+    body: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectLimit:
+    """How often this address may open sockets to a venue: `burst` at once, `per_s` in the long run."""
+
+    burst: int
+    per_s: float
 
 
 class RestResult(IntEnum):
@@ -103,6 +117,7 @@ class VenueCounters:
     refused text of each that has one.
 
     `refused` counts what could not be read; what a healthy feed brings as well (duplicates of a rotation) is only in `reasons`.
+    `liquidations`: symbol -> liquidations given out.
     """
 
     messages: int = 0
@@ -110,6 +125,7 @@ class VenueCounters:
     refused: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
     samples: dict[str, str] = field(default_factory=dict)
+    liquidations: dict[str, int] = field(default_factory=dict)
 
     def count(self, reason: str) -> None:
         """Count something that is no error of the message itself."""
@@ -124,11 +140,17 @@ class VenueCounters:
 
 
 class VenueModule(Protocol):
-    """One exchange. See `mpengine.venues.binance` for the first one."""
+    """One exchange. `mpengine.venues.mapper.Mapper` has what all of them share.
+
+    `wire_snapshots`: a subscription brings a book snapshot by itself, and `resubscribe` asks for another one; else snapshots are
+    polled (`snapshot_call`).
+    """
 
     venue: Venue
     sampling: Sampling
     counters: VenueCounters
+    connect_limit: ConnectLimit
+    wire_snapshots: bool
 
     def sockets(self) -> list[SocketPlan]:
         """Sockets to hold open for the configured symbols."""
@@ -137,10 +159,19 @@ class VenueModule(Protocol):
         """Calls to repeat, each with its interval."""
 
     def snapshot_call(self, symbol: str) -> RestCall | None:
-        """The call that answers a resync request; None where the snapshot comes over the socket (`resubscribe`)."""
+        """The call that brings a book snapshot; None where there is none (another symbol, or on the wire only)."""
 
-    def resubscribe(self, connection: str, symbol: str) -> None:
-        """Ask on the wire for a new book snapshot; the text comes out of `data_to_send`. Nothing where `snapshot_call` serves."""
+    def snapshots_overdue(self, recv_ns: int) -> list[str]:
+        """Drains symbols whose snapshot was promised on the wire and did not come in time: `snapshot_call` is to bring it."""
+
+    def resubscribe(self, connection: str, stream: str, recv_ns: int) -> bool:
+        """Take a stream anew on a connection; the texts come out of `data_to_send`. True where nothing has to be said for it.
+
+        False: the venue's budget of requests on this connection is spent, only a new connection helps.
+        """
+
+    def replacements_wanted(self) -> list[str]:
+        """Drains connections that the venue has announced to end: their successors are to be opened now."""
 
     def opened(self, connection: str, recv_ns: int) -> None:
         """A connection is up: its stream statistics begin, merged state of its plan is cleared."""
@@ -155,19 +186,23 @@ class VenueModule(Protocol):
         """Body of a REST reply that `judge` found OK."""
 
     def judge(self, call: RestCall, status: int, headers: Mapping[str, str], body: bytes) -> RestVerdict:
-        """What a reply means. Header names are lower case."""
+        """What a reply means. Header names are lower case. Also asked about refused handshakes (`HANDSHAKE`)."""
 
     def events(self) -> list[Routed]:
         """Drains the records of everything received so far, in order."""
 
     def data_to_send(self, connection: str) -> list[str]:
-        """Drains texts to send on a connection."""
+        """Drains texts to send on a connection: asked after it opened, after each message and at each clock interval."""
 
     def stats(self, connection: str) -> dict[str, StreamStats]:
         """Stream name -> statistics of one connection (the same objects every time; do not change them)."""
 
     def probe_reply(self, connection: str) -> int:
         """Receive time of the newest probe reply on a connection, ns; 0 before the first."""
+
+
+HANDSHAKE: Final = RestCall("handshake", None, "", 0)
+"""What `judge` is asked about when a venue refuses to open a socket."""
 
 
 def plan_of(connection: str) -> str:

@@ -9,29 +9,18 @@ symbol. Both lives of a rotated socket may deliver the same rows: trades and dif
 from __future__ import annotations
 
 import re
-import struct
 from array import array
-from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Final
 from urllib.parse import quote
 
 import orjson
 
-from mpengine.config import IngestSettings, VenueSettings
-from mpengine.venues.base import (
-    RestCall,
-    RestResult,
-    RestVerdict,
-    Routed,
-    Sampling,
-    SocketPlan,
-    StreamPlan,
-    StreamStats,
-    VenueCounters,
-    plan_of,
-)
+from mpengine.config import BinanceSettings, IngestSettings
+from mpengine.venues.base import ConnectLimit, RestCall, RestResult, RestVerdict, Sampling, SocketPlan, StreamPlan
+from mpengine.venues.mapper import UNREADABLE, Mapper, judge_status, read_levels, rest_symbol
 from mpengine.venues.numbers import BadRow, integer, milliseconds, number, positive, quantity
 from shm.records import (
     EventFlag,
@@ -53,8 +42,6 @@ PROBE: Final = f'{{"method":"LIST_SUBSCRIPTIONS","id":{PROBE_ID}}}'
 SNAPSHOT_LIMIT: Final = 1000
 RECENT_DIFFS: Final = 256  # 25 s of 100 ms diffs: longer than two lives of a socket overlap
 RECENT_TRADES: Final = 100_000  # ids further back are a venue that began anew, or end the reign of one absurd id
-DUPLICATE_KEYS: Final = 20_000
-DUPLICATE_NS: Final = 15 * 60 * 10**9
 DEPTH_SPEEDS: Final = ("", "@0ms", "@100ms", "@250ms", "@500ms")
 RATIOS: Final = {
     "globalLongShortAccountRatio": RatioKind.GLOBAL_ACCOUNTS,
@@ -92,26 +79,24 @@ class _Stream:
     diff_tails: frozenset[bytes] = frozenset()
 
 
-class Binance:
+class Binance(Mapper):
     """`VenueModule` of Binance USDⓈ-M. `names`: our symbol -> theirs; `books`: our symbols that want a book."""
 
     venue = Venue.BINANCE
     sampling: Sampling = "largest_1s"
+    connect_limit = ConnectLimit(burst=10, per_s=1.0)  # 300 attempts in 5 min
+    wire_snapshots = False
 
-    def __init__(self, settings: VenueSettings, ingest: IngestSettings, names: Mapping[str, str], books: frozenset[str]) -> None:
-        self.counters = VenueCounters()
+    def __init__(self, settings: BinanceSettings, ingest: IngestSettings, names: Mapping[str, str], books: frozenset[str]) -> None:
+        super().__init__()
         self._settings = settings
         self._ingest = ingest
         self._names = dict(names)
         self._books = books
         self._ours = {theirs: ours for ours, theirs in names.items()}
         self._streams = self._known_streams()
-        self._events: list[Routed] = []
-        self._stats: dict[str, dict[str, StreamStats]] = {}
-        self._probes: dict[str, int] = {}
         self._recent_diffs: dict[str, deque[int]] = {ours: deque([0], RECENT_DIFFS) for ours in names}
         self._last_trade: dict[str, tuple[str, int, int]] = {}
-        self._seen_liquidations: OrderedDict[tuple[Any, ...], int] = OrderedDict()
 
     # plans -----------------------------------------------------------------------------------------------------------
 
@@ -167,50 +152,8 @@ class Binance:
             return None
         return RestCall("depth", symbol, f"/fapi/v1/depth?symbol={quote(self._names[symbol])}&limit={SNAPSHOT_LIMIT}", 20)
 
-    def resubscribe(self, connection: str, symbol: str) -> None:
-        """Nothing: the snapshot comes by REST."""
-
-    def data_to_send(self, connection: str) -> list[str]:
-        """Nothing: all streams are in the URL."""
-        return []
-
-    # connections -----------------------------------------------------------------------------------------------------
-
-    def opened(self, connection: str, recv_ns: int) -> None:
-        """Statistics of the connection begin."""
-        self._stats[connection] = {}
-        self._probes[connection] = 0
-
-    def lost(self, connection: str, recv_ns: int, *, replaced: bool) -> None:
-        """Forget the connection; unless it was replaced in time, mark the hole in each of its symbols."""
-        self._stats.pop(connection, None)
-        self._probes.pop(connection, None)
-        if replaced:
-            return
-        plan = plan_of(connection)
-        scope = GapScope.BOOK if plan.startswith("public") else GapScope.TRADES
-        for socket in self.sockets():
-            if socket.name == plan:
-                for symbol in dict.fromkeys(stream.symbol for stream in socket.streams):
-                    if symbol is not None:
-                        self._emit(symbol, pack_gap(self.venue, scope, recv_ns))
-
-    def stats(self, connection: str) -> dict[str, StreamStats]:
-        """Stream name -> statistics of a connection."""
-        return self._stats.setdefault(connection, {})
-
-    def probe_reply(self, connection: str) -> int:
-        """Receive time of the newest answer to LIST_SUBSCRIPTIONS."""
-        return self._probes.get(connection, 0)
-
-    def events(self) -> list[Routed]:
-        """Drains the records received so far."""
-        drained, self._events = self._events, []
-        return drained
-
-    def _emit(self, symbol: str, data: bytes) -> None:
-        self._events.append(Routed(symbol, data))
-        self.counters.events += 1
+    def _symbols(self) -> Iterable[str]:
+        return self._names
 
     # wire in ---------------------------------------------------------------------------------------------------------
 
@@ -226,29 +169,10 @@ class Binance:
             venue_ns = self._depth_fast(stream, payload, recv_ns) if stream.diff_head else 0
             if not venue_ns:
                 venue_ns = stream.handle(orjson.loads(payload)["data"], recv_ns)
-        except (BadRow, orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError, IndexError, struct.error) as error:
+        except UNREADABLE as error:
             self._refused(connection, stream.name if stream else "", error, payload)
             return
-        stats = self._stream_stats(connection, stream.name)
-        stats.messages += 1
-        stats.last_recv_ns = recv_ns
-        stats.last_venue_ns = venue_ns
-
-    def _stream_stats(self, connection: str, name: str) -> StreamStats:
-        try:
-            return self._stats[connection][name]
-        except KeyError:
-            return self._stats.setdefault(connection, {}).setdefault(name, StreamStats())
-
-    def _refused(self, connection: str, name: str, error: Exception, payload: bytes) -> None:
-        if isinstance(error, BadRow):
-            reason = str(error)
-        else:
-            known = {orjson.JSONDecodeError: "not_json", KeyError: "missing_field", struct.error: "out_of_range"}
-            reason = known.get(type(error), "wrong_type")
-        self.counters.refuse(reason, payload)
-        if name:
-            self._stream_stats(connection, name).errors += 1
+        self._delivered(connection, stream.name, recv_ns, venue_ns)
 
     def _other(self, connection: str, payload: bytes, recv_ns: int) -> None:
         """Anything that is not a known stream: probe answers pass, the rest is counted."""
@@ -339,7 +263,7 @@ class Binance:
         if first > last:
             raise BadRow("ids_reversed")
         venue_ns = milliseconds(row["T"])
-        bids, asks = _levels(row["b"]), _levels(row["a"])
+        bids, asks = read_levels(row["b"]), read_levels(row["a"])
         if not self._is_new_diff(symbol, last):
             return venue_ns
         levels = array("d", bids + asks).tobytes()
@@ -437,22 +361,12 @@ class Binance:
         if side is None:
             raise BadRow("bad_side")
         price, qty, average = positive(order["p"]), positive(order["z"]), quantity(order.get("ap", "0"))
-        if self._is_new_liquidation((order["s"], order["S"], order["T"], order["p"], order["z"]), recv_ns):
-            record = pack_event(
-                Kind.LIQUIDATION, Venue.BINANCE, side, EventFlag.ORDER_SIDE, venue_ns, recv_ns, 0, 0, price, qty, average
-            )
-            self._emit(symbol, record)
+        key = order["s"], order["S"], order["T"], order["p"], order["z"]
+        record = pack_event(
+            Kind.LIQUIDATION, Venue.BINANCE, side, EventFlag.ORDER_SIDE, venue_ns, recv_ns, 0, 0, price, qty, average
+        )
+        self._emit_liquidation(symbol, key, recv_ns, record)
         return venue_ns
-
-    def _is_new_liquidation(self, key: tuple[Any, ...], recv_ns: int) -> bool:
-        seen = self._seen_liquidations
-        while seen and (len(seen) >= DUPLICATE_KEYS or next(iter(seen.values())) < recv_ns - DUPLICATE_NS):
-            seen.popitem(last=False)
-        if key in seen:
-            self.counters.count("liq_duplicate")
-            return False
-        seen[key] = recv_ns
-        return True
 
     # REST ------------------------------------------------------------------------------------------------------------
 
@@ -471,16 +385,7 @@ class Binance:
                 self._ratio(call, reply, recv_ns)
             else:
                 raise BadRow("unknown_call")
-        except (
-            BadRow,
-            orjson.JSONDecodeError,
-            KeyError,
-            TypeError,
-            ValueError,
-            AttributeError,
-            IndexError,
-            struct.error,
-        ) as error:
+        except UNREADABLE as error:
             self._refused("", "", error, body)
 
     def _snapshot(self, call: RestCall, reply: dict[str, Any], recv_ns: int) -> None:
@@ -488,7 +393,7 @@ class Binance:
             raise BadRow("foreign_symbol")
         last = integer(reply["lastUpdateId"])
         venue_ns = milliseconds(reply["T"]) if "T" in reply else recv_ns
-        bids, asks = _levels(reply["bids"]), _levels(reply["asks"])
+        bids, asks = read_levels(reply["bids"]), read_levels(reply["asks"])
         if not bids or not asks:
             raise BadRow("empty_snapshot")
         self._emit(
@@ -501,17 +406,13 @@ class Binance:
 
     def _open_interest(self, call: RestCall, reply: dict[str, Any], recv_ns: int) -> None:
         """`openInterest` is base coin, one-sided."""
-        symbol = self._ours.get(reply["symbol"])
-        if symbol is None or symbol != call.symbol:
-            raise BadRow("foreign_symbol")
+        symbol = rest_symbol(call, self._ours.get(reply["symbol"]))
         venue_ns, qty = milliseconds(reply["time"]), positive(reply["openInterest"])
         self._emit(symbol, pack_event(Kind.OPEN_INTEREST, Venue.BINANCE, 0, 0, venue_ns, recv_ns, 0, 0, 0.0, qty))
 
     def _ratio(self, call: RestCall, reply: list[dict[str, Any]], recv_ns: int) -> None:
         newest = reply[-1]
-        symbol = self._ours.get(newest["symbol"])
-        if symbol is None or symbol != call.symbol:
-            raise BadRow("foreign_symbol")
+        symbol = rest_symbol(call, self._ours.get(newest["symbol"]))
         value = positive(newest["longShortRatio"])
         venue_ns = milliseconds(newest["timestamp"] if isinstance(newest["timestamp"], int) else int(newest["timestamp"]))
         self._emit(symbol, pack_event(Kind.RATIO, Venue.BINANCE, RATIOS[call.name], 0, venue_ns, recv_ns, 0, 0, value, 0.0))
@@ -538,42 +439,7 @@ class Binance:
         """Statuses of `spec: exchanges`, section 11."""
         used = headers.get("x-mbx-used-weight-1m", "")
         weight = int(used) if used.isascii() and used.isdigit() else None
-        return RestVerdict(_result(status, body), _retry_after(headers), weight)
-
-
-def _levels(rows: Sequence[Any]) -> list[float]:
-    """Flat price, quantity, price, quantity … of a level list. Raises BadRow; a row may carry more than two fields.
-
-    A price of 0 passes here: no ladder reaches down to it, so it is dropped and counted there.
-    """
-    flat: list[float] = []
-    if not isinstance(rows, list):
-        raise BadRow("not_a_list")
-    for row in rows:
-        flat.append(quantity(row[0]))
-        flat.append(quantity(row[1]))
-    return flat
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds of a Retry-After header; dates are not used by this venue."""
-    text = headers.get("retry-after", "")
-    return float(text) if text.isascii() and text.isdigit() and len(text) <= 7 else None
-
-
-def _result(status: int, body: bytes) -> RestResult:
-    if status == 200:
-        return RestResult.OK
-    if status == 429:
-        return RestResult.LIMITED
-    if status == 418:
-        return RestResult.BANNED
-    if status == 451 or (status == 403 and b"location" in body.lower()):
-        return RestResult.BLOCKED
-    if status == 403:
-        return RestResult.FIREWALL
-    if status == 401 or b'"code":-2014' in body:
-        return RestResult.UNAUTHORIZED
-    if status in (400, 404):
-        return RestResult.REFUSED
-    return RestResult.TRANSIENT
+        verdict = judge_status(status, headers, body)
+        if status != 200 and b'"code":-2014' in body:
+            verdict = RestVerdict(RestResult.UNAUTHORIZED)
+        return replace(verdict, used_weight=weight)

@@ -194,8 +194,8 @@ def test_a_liquidation_key_is_forgotten_after_15_minutes_and_the_memory_is_bound
     module.receive("market#1", forced, 16 * 60 * 10**9)
     assert len(module.events()) == 2
     for number in range(25_000):
-        assert module._is_new_liquidation(("BTCUSDT", "SELL", number, "1", "1"), 17 * 60 * 10**9)
-    assert len(module._seen_liquidations) <= 20_000
+        assert module._liquidations_seen.is_new(("BTCUSDT", "SELL", number, "1", "1"), 17 * 60 * 10**9)
+    assert len(module._liquidations_seen) <= 20_000
 
 
 def test_a_lost_aggregate_is_counted_and_marks_the_hole() -> None:
