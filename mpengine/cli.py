@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mpengine.config import Settings
 
 CONFIG_NAMES = ("mpengine.toml", "/etc/mpengine/mpengine.toml")
+BENCHES = ("rings", "book", "wire", "symbols", "api")
 FAILED, BOOT_FAILED = 1, 3
 
 _config = click.option("--config", type=click.Path(path_type=Path), help="Settings file; default ./mpengine.toml if there is one.")
@@ -116,6 +117,8 @@ def start(
 )
 def demo(config: Path | None, overrides: tuple[str, ...], port: int, directory: Path, seed: int, capture: tuple[Path, ...]) -> None:
     """Run the whole engine against the built-in exchange simulator on this machine; nothing leaves it."""
+    from mpengine.config import DEMO_VENUES
+
     captures = "[" + ", ".join(f'"{path.resolve()}"' for path in capture) + "]"
     values = {
         "simulator.enabled": "true", "simulator.seed": seed, "simulator.captures": captures, "instance.name": "demo",
@@ -128,7 +131,7 @@ def demo(config: Path | None, overrides: tuple[str, ...], port: int, directory: 
         f"  curl -s 'http://127.0.0.1:{port}/health'\n"
         "  mpengine status --demo        (another terminal; --set log.level=INFO here shows the log)"
     )
-    _supervise(_supervisor_arguments(config, [*(f"{key}={value}" for key, value in values.items()), *overrides]))
+    _supervise(_supervisor_arguments(config, [*(f"{key}={value}" for key, value in values.items()), *DEMO_VENUES, *overrides]))
 
 
 @main.command("check-config")
@@ -273,7 +276,7 @@ def record(config: Path | None, overrides: tuple[str, ...], out: Path | None) ->
 
 
 @main.command()
-@click.argument("which", type=click.Choice(["rings", "book", "wire", "api", "all"]))
+@click.argument("which", type=click.Choice([*BENCHES, "all"]))
 @click.option("--quick", is_flag=True, help="Seconds instead of minutes; noisier.")
 @click.option("--json", "as_json", is_flag=True, help="Results as JSON lines.")
 def bench(which: str, quick: bool, as_json: bool) -> None:
@@ -282,7 +285,7 @@ def bench(which: str, quick: bool, as_json: bool) -> None:
 
     import msgspec
 
-    for name in ("rings", "book", "wire", "api") if which == "all" else (which,):
+    for name in BENCHES if which == "all" else (which,):
         module: Any = importlib.import_module(f"bench.{name}")
         found = module.run(quick)
         if as_json:

@@ -15,14 +15,14 @@ from typing import Final
 import msgspec
 
 import mpengine.config
-from mpengine.config import ConfigError, Settings, load, load_file
+from mpengine.config import DEMO_VENUES, ConfigError, Settings, load, load_file
 from shm.directories import default_data_directory, default_runtime_base, runtime_folder
 from shm.liveness import boot_id
 
 ROLES: Final = {
     "start": (),
     # Everything local, and apart from a real instance of the same user.
-    "demo": ("instance.name=demo", "simulator.enabled=true", "api.host=127.0.0.1"),
+    "demo": ("instance.name=demo", "simulator.enabled=true", "api.host=127.0.0.1", *DEMO_VENUES),
 }
 PASSED_ON: Final = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR")
 ONE_THREAD: Final = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
