@@ -229,8 +229,8 @@ DEMO_VENUES: Final = (
     "venues.bybit.order_book=true", "venues.bybit.tickers=true", "venues.okx.order_book=true", "venues.okx.mark_price=true",
     "venues.okx.funding=true", "venues.hyperliquid.enabled=true",
 )  # fmt: skip
-"""Overrides that turn on what the demo shows beside the defaults: every venue's book and prices. Trades stay Binance's: the built-in
-exchange prints the same ones on every venue, and each would count the taker again."""
+"""Overrides that turn on what the demo shows beside the defaults: every venue's book and prices. Trades stay Binance's: the
+built-in exchange prints the same ones on every venue, and each would count the taker again."""
 
 
 def _shipped(base: str, **values: Any) -> dict[str, Any]:
