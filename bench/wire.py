@@ -23,7 +23,7 @@ from typing import Any
 
 import orjson
 
-from bench import peer
+from bench import peer, venue_messages
 from bench.common import Row, best_of, main, report
 from bench.messages import recorded, synthetic
 from mpengine import venues
@@ -45,7 +45,7 @@ class Direct:
     """A fresh mapper and core, synchronised with the snapshot."""
 
     def __init__(self, settings: Settings, snapshot: bytes) -> None:
-        (module,) = venues.build(settings)
+        module = venues.build(settings)[0]
         self.module: VenueModule = module
         self.core = SymbolCore("BTC", settings)
         self.module.receive_rest(DEPTH_CALL, 200, snapshot, RECV_NS)
@@ -193,10 +193,16 @@ def run(quick: bool) -> list[Row]:
             seconds[name] = min(seconds[name], _once(name, work, settings, snapshot, len(messages)))
     rows = _rows(seconds, len(messages), levels)
     note = f"; peer: cryptofeed {found['version']}" if found else "; peer not measured: cryptofeed is not installed"
+    each = venue_messages.rows(quick)
+    report(
+        "wire, one message in each venue's mapper",
+        each,
+        "messages of the built-in exchange; vs_orjson: times parsing the JSON alone",
+    )
     report(
         f"wire, {source}: {len(messages):,} messages of {levels / len(messages):.1f} levels", rows, f"best of {rounds} rounds{note}"
     )
-    return rows
+    return [*rows, *each]
 
 
 def _once(name: str, work: Callable[[Through], None], settings: Settings, snapshot: bytes, messages: int) -> float:
