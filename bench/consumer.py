@@ -20,7 +20,7 @@ RECV_NS = 1_700_000_000 * 10**9
 def main() -> None:
     """Read until so many diffs are applied."""
     settings = load("", {})
-    (module,) = venues.build(settings)
+    module = venues.build(settings)[0]
     core = SymbolCore("BTC", settings)
     module.receive_rest(RestCall("depth", "BTC", "", 20), 200, sys.stdin.readline().encode(), RECV_NS)
     for routed in module.events():

@@ -436,6 +436,8 @@ def _check_value(one: msgspec.structs.FieldInfo, value: Any, where: str, errors:
             return None
         return {name: _build(SymbolSettings, table, f"symbols.{name}", errors, None) for name, table in value.items()}
     if isinstance(kind, type) and issubclass(kind, Struct):
+        if isinstance(value, kind):
+            return value  # the default of a table that the file does not name
         # A table without its required keys starts from the default object (venue addresses), if there is one.
         base = one.default if isinstance(one.default, kind) else None
         return _build(kind, value, where, errors, base)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from mpengine.config import Settings
 from mpengine.venues.base import VenueModule
 from mpengine.venues.binance import Binance
+from mpengine.venues.bybit import Bybit
 
 
 def build(settings: Settings) -> list[VenueModule]:
@@ -13,6 +14,9 @@ def build(settings: Settings) -> list[VenueModule]:
     names, books = traded(settings, "binance")
     if names:
         modules.append(Binance(settings.venues.binance, settings.ingest, names, books))
+    names, books = traded(settings, "bybit")
+    if names:
+        modules.append(Bybit(settings.venues.bybit, settings.ingest, names, books))
     return modules
 
 

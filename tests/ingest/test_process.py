@@ -401,7 +401,7 @@ def compared(records: Iterable[bytes]) -> list[bytes]:
 
 def replayed(settings: Settings, files: Sequence[Path]) -> Iterator[bytes]:
     """What replay feeds the engine of BTC: the ticks of the grid before each line, then its records."""
-    [module] = venues.build(settings)
+    module = venues.build(settings)[0]
     grid = ClockGrid(settings.ingest.clock_interval_ms * 1_000_000)
     for path in files:
         for line in open_capture(path):

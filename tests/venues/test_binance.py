@@ -24,7 +24,7 @@ CASES = sorted(path for path in WIRE.rglob("*.json") if not path.name.endswith("
 
 
 def binance(text: str = "") -> Binance:
-    (module,) = venues.build(load(text, {}))
+    module = venues.build(load(text, {}))[0]
     assert isinstance(module, Binance)
     return module
 
