@@ -6,6 +6,8 @@ from mpengine.config import Settings
 from mpengine.venues.base import VenueModule
 from mpengine.venues.binance import Binance
 from mpengine.venues.bybit import Bybit
+from mpengine.venues.hyperliquid import Hyperliquid
+from mpengine.venues.okx import Okx
 
 
 def build(settings: Settings) -> list[VenueModule]:
@@ -17,6 +19,13 @@ def build(settings: Settings) -> list[VenueModule]:
     names, books = traded(settings, "bybit")
     if names:
         modules.append(Bybit(settings.venues.bybit, settings.ingest, names, books))
+    names, books = traded(settings, "okx")
+    if names:
+        sizes = {ours: size for ours in names if (size := settings.symbols[ours].okx_contract_value) is not None}
+        modules.append(Okx(settings.venues.okx, settings.ingest, names, books, sizes))
+    names, books = traded(settings, "hyperliquid")
+    if names:
+        modules.append(Hyperliquid(settings.venues.hyperliquid, settings.ingest, names, books))
     return modules
 
 
