@@ -470,7 +470,8 @@ class Okx(Mapper):
         contracts = {} if whole else dict(self.contracts)
         changed: list[str] = []
         for row in rows:
-            symbol = self._ours.get(row.get("instId")) if isinstance(row, dict) else None
+            instrument = row.get("instId") if isinstance(row, dict) else None
+            symbol = self._ours.get(instrument) if isinstance(instrument, str) else None
             if symbol is None:
                 continue
             contracts.pop(symbol, None)
