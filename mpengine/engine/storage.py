@@ -2,8 +2,9 @@
 
 Publication is at most once, also across a restart: a frame or bar that is not newer than the newest one in its ring was published
 before the restart and is skipped (the cores repeat it bit by bit). Where engine time begins anew (`ClockOut`) the windows after
-that time count as new, whatever a wrong clock has published ahead of it. The checkpoint is written by a thread; a slow disk never
-holds the engine loop up, a newer state replaces one that still waits.
+that time count as new, whatever a wrong clock has published ahead of it. Liquidations have no window: a core numbers them as the
+ring does, so that a number which the ring has is a repetition. The checkpoint is written by a thread; a slow disk never holds the
+engine loop up, a newer state replaces one that still waits.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -20,18 +22,19 @@ from typing import Any, Final
 import msgspec
 from xxhash import xxh3_64_digest
 
-from mpengine.config import Settings
+from mpengine.config import BinanceSettings, BybitSettings, HyperliquidSettings, OkxSettings, Settings
 from mpengine.engine.core import STATE_SCHEMA, CandleOut, DocumentOut, FrameOut, Output
 from mpengine.engine.depth_frames import SLOT_NS
+from mpengine.engine.liquidations import LiquidationOut
 from shm.atomic_file import write_atomic
 from shm.document import DocumentWriter
 from shm.errors import Refused
 from shm.frame_ring import FrameReader, FrameWriter
 from shm.frames import FrameRefused, decode, encode
-from shm.layout import candles_spec, depth_spec, documents_spec
+from shm.layout import candles_spec, depth_spec, documents_spec, liquidations_spec
 from shm.paths import Paths
 from shm.record_ring import RecordReader, RecordWriter
-from shm.records import CANDLE_DTYPE, DocumentId, FrameKind
+from shm.records import CANDLE_DTYPE, LIQUIDATION_DTYPE, DocumentId, FrameKind
 
 CHECKPOINT_MAGIC: Final = b"MPCKPT1\0"
 CHECKPOINT_SCHEMA: Final = 1
@@ -51,6 +54,7 @@ class Published:
 
     depth: int = 0
     candles: int = 0
+    liquidations: int = 0
     documents: int = 0
     refused: int = 0
     repeated: int = 0
@@ -61,6 +65,8 @@ class Published:
 class Publisher:
     """Sole writer of a symbol's rings and documents. `event_clock`: stamp slots with event time, so that replays are equal.
 
+    A live core must number its liquidations on from `liquidations.next_no` (`SymbolCore.number_liquidations`).
+    `newest_liquidation_ns`: engine time of the newest one that was in the ring at the start, 0 without one.
     Raises what the ring writers raise: Locked, LayoutMismatch, IdentityMismatch, NoSpace.
     """
 
@@ -68,19 +74,19 @@ class Publisher:
         self.counts = Published()
         self._event_clock = event_clock
         paths.symbol_dir(symbol).mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
-        self.depth = FrameWriter.open(paths.depth(symbol), depth_spec(symbol))
-        try:
+        with ExitStack() as opened:  # one that cannot be opened gives the locks of those before it up
+            self.depth = FrameWriter.open(paths.depth(symbol), depth_spec(symbol))
+            opened.callback(self.depth.close)
             self.candles = RecordWriter.open(paths.candles(symbol), candles_spec(symbol), CANDLE_DTYPE)
-            try:
-                self.documents = DocumentWriter.open(paths.documents(symbol), documents_spec(symbol))
-            except BaseException:
-                self.candles.close()
-                raise
-        except BaseException:
-            self.depth.close()
-            raise
-        self._last_depth_ns = self._believed(_newest_depth(paths.depth(symbol)), "depth")
-        self._last_candle_ns = self._believed(_newest_candle(paths.candles(symbol)), "candles")
+            opened.callback(self.candles.close)
+            self.liquidations = RecordWriter.open(paths.liquidations(symbol), liquidations_spec(symbol), LIQUIDATION_DTYPE)
+            opened.callback(self.liquidations.close)
+            self.documents = DocumentWriter.open(paths.documents(symbol), documents_spec(symbol))
+            opened.callback(self.documents.close)
+            self._last_depth_ns = self._believed(_newest_depth(paths.depth(symbol)), "depth")
+            self._last_candle_ns = self._believed(_newest_candle(paths.candles(symbol)), "candles")
+            self.newest_liquidation_ns = self._believed(_newest_liquidation(paths.liquidations(symbol)), "liquidations")
+            self._opened = opened.pop_all()
         self._document_versions: dict[DocumentId, int] = {}
 
     def _believed(self, newest_ns: int, ring: str) -> int:
@@ -93,14 +99,14 @@ class Publisher:
     @property
     def fds(self) -> list[int]:
         """Descriptors for the sync thread."""
-        return [self.depth.fd, self.candles.fd, self.documents.fd]
+        return [self.depth.fd, self.candles.fd, self.liquidations.fd, self.documents.fd]
 
     @property
     def newest_document(self) -> int:
         """Largest version number over all documents, for the board."""
         return max(self._document_versions.values(), default=0)
 
-    def publish(self, outputs: Iterable[Output]) -> None:
+    def publish(self, outputs: Iterable[Output | LiquidationOut]) -> None:
         """Write outputs out in order; `counts` says what went out and what was refused."""
         for output in outputs:
             try:
@@ -109,7 +115,7 @@ class Publisher:
                 self.counts.refused += 1
                 log.error("%s refused: %s", type(output).__name__, error)
 
-    def _publish_one(self, output: Output) -> None:
+    def _publish_one(self, output: Output | LiquidationOut) -> None:
         if isinstance(output, FrameOut):
             frame = output.frame
             if frame.open_ts_ns <= self._last_depth_ns:
@@ -131,12 +137,24 @@ class Publisher:
             self.candles.append(output.record, ts_ns=closed, published_ns=self._now(closed))
             self._last_candle_ns = opened
             self.counts.candles += 1
+        elif isinstance(output, LiquidationOut):
+            if self._is_published(output):
+                self.counts.repeated += 1
+                return
+            self.liquidations.append(output.record, ts_ns=output.at_ns, published_ns=self._now(output.at_ns))
+            self.counts.liquidations += 1
         elif isinstance(output, DocumentOut):
             self._publish_document(output)
         elif not self._event_clock:
             # A replay keeps to windows that are newer than all before: captures in a wrong order must not mix up a ring.
             self._last_depth_ns = self._last_candle_ns = output.now_ns
             log.warning("the clock was set back: windows after this one are published anew")
+
+    def _is_published(self, output: LiquidationOut) -> bool:
+        # The core of a replay counts from 0 whatever the ring holds; its times are those of the capture.
+        if self._event_clock:
+            return output.at_ns <= self.newest_liquidation_ns
+        return output.number < self.liquidations.next_no
 
     def _publish_document(self, output: DocumentOut) -> None:
         link = self._frame_of(output.ts_ns) if output.document is DocumentId.BOOK else 0
@@ -157,13 +175,12 @@ class Publisher:
         """Say to readers that the writer lives; at least every 250 ms."""
         self.depth.beat()
         self.candles.beat()
+        self.liquidations.beat()
         self.documents.beat()
 
     def close(self) -> None:
         """Locks given up, state closed."""
-        self.documents.close()
-        self.candles.close()
-        self.depth.close()
+        self._opened.close()
 
 
 def _newest_depth(path: Path) -> int:
@@ -177,6 +194,13 @@ def _newest_candle(path: Path) -> int:
     with RecordReader.open(path, CANDLE_DTYPE) as reader:
         _, rows = reader.latest(1)
         return int(rows[-1]["open_ts_ns"]) if rows.size else 0
+
+
+def _newest_liquidation(path: Path) -> int:
+    """Engine time of the newest liquidation, 0 for an empty ring."""
+    with RecordReader.open(path, LIQUIDATION_DTYPE) as reader:
+        slot = reader.ring.latest()
+        return slot.ts_ns if slot is not None else 0
 
 
 # checkpoint ------------------------------------------------------------------------------------------------------------
@@ -206,11 +230,16 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def config_digest(settings: Settings, symbol: str) -> str:
-    """What a state depends on: its schema, the symbol's own settings, the engine's, the venues that are on."""
-    venues = {name: getattr(settings.venues, name).enabled for name in settings.venues.__struct_fields__}
+    """What a state depends on: its schema, the symbol's own settings, the engine's (with the primary venue), the venues and books
+    that are on."""
+    venues = {name: _switches(getattr(settings.venues, name)) for name in settings.venues.__struct_fields__}
     depends = (STATE_SCHEMA, settings.symbols[symbol], settings.engine, venues)
     parts = [msgspec.json.encode(part, order="sorted") for part in depends]
     return hashlib.sha256(b"\n".join(parts)).hexdigest()
+
+
+def _switches(venue: BinanceSettings | BybitSettings | OkxSettings | HyperliquidSettings) -> tuple[bool, bool]:
+    return venue.enabled, venue.order_book
 
 
 def encode_checkpoint(checkpoint: Checkpoint) -> bytes:

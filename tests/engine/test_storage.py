@@ -8,11 +8,13 @@ from pathlib import Path
 from unittest import mock
 
 import msgspec
+import numpy as np
 import pytest
 
 from mpengine.config import load
 from mpengine.engine import storage
 from mpengine.engine.core import CandleOut, DocumentOut, FrameOut, SymbolCore
+from mpengine.engine.liquidations import LiquidationOut
 from mpengine.engine.storage import (
     Checkpoint,
     CheckpointError,
@@ -24,12 +26,12 @@ from mpengine.engine.storage import (
     move_aside,
 )
 from shm.document import DocumentReader
-from shm.errors import Locked
+from shm.errors import LayoutMismatch, Locked
 from shm.frame_ring import FrameReader
 from shm.paths import Paths
 from shm.record_ring import RecordReader
-from shm.records import CANDLE_DTYPE, DocumentId
-from tests.engine.events import SECOND, T0, clock, clocks, depth, snapshot
+from shm.records import CANDLE_DTYPE, LIQUIDATION_DTYPE, RECORD_SCHEMA, DocumentId, PositionSide, Venue
+from tests.engine.events import SECOND, T0, clock, clocks, depth, ns, snapshot
 from tests.engine.test_core import ASKS, BIDS, book_start, chain
 
 SETTINGS = load("", {})
@@ -92,6 +94,93 @@ def test_a_ring_that_ends_in_the_future_is_not_believed_by_a_live_engine(tmp_pat
     live.publish(outputs(61))
     assert (live.counts.depth, live.counts.candles) == (2, 1)
     live.close()
+
+
+# liquidations ----------------------------------------------------------------------------------------------------------
+
+
+def liquidated(number: int, at: float) -> LiquidationOut:
+    """A liquidation whose quantity tells which one it is."""
+    record = np.zeros((), LIQUIDATION_DTYPE)
+    record["schema"], record["venue"], record["side"] = RECORD_SCHEMA, Venue.BYBIT, PositionSide.LONG
+    record["price"], record["qty_base"], record["recv_ts_ns"] = 100.0, 1.0 + number, ns(at)
+    return LiquidationOut(number, ns(at), record)
+
+
+def quantities(paths: Paths) -> list[float]:
+    with RecordReader.open(paths.liquidations("BTC"), LIQUIDATION_DTYPE) as reader:
+        numbers, rows = reader.latest(1000)
+        assert numbers.tolist() == list(range(len(numbers)))
+        return [float(qty) - 1 for qty in rows["qty_base"]]
+
+
+def test_a_liquidation_is_published_at_once_with_its_engine_time(tmp_path: Path) -> None:
+    paths = Paths(tmp_path, tmp_path)
+    publisher = Publisher(paths, "BTC", event_clock=True)
+    publisher.publish([liquidated(0, 1.5)])
+    with RecordReader.open(paths.liquidations("BTC"), LIQUIDATION_DTYPE) as reader:
+        slot = reader.ring.latest()
+        assert slot is not None and (slot.ts_ns, slot.published_ns, slot.link) == (ns(1.5), ns(1.5), 0)
+        assert slot.payload == liquidated(0, 1.5).record.tobytes()
+    assert publisher.counts.liquidations == 1
+    publisher.close()
+
+
+@pytest.mark.parametrize("published_by_the_first", [0, 3, 7, 10])
+def test_a_restarted_core_repeats_liquidations_and_none_is_published_twice_or_lost(
+    tmp_path: Path, published_by_the_first: int
+) -> None:
+    """Killed anywhere behind its checkpoint at number 0; several of them are of one moment, as with a clock that stands still."""
+    paths = Paths(tmp_path, tmp_path)
+    stream = [liquidated(number, 5 + number // 4) for number in range(10)]
+    first = Publisher(paths, "BTC")
+    first.publish(stream[:published_by_the_first])
+    first.close()
+    second = Publisher(paths, "BTC")
+    second.publish(stream)
+    assert (second.counts.repeated, second.counts.liquidations) == (published_by_the_first, 10 - published_by_the_first)
+    second.close()
+    assert quantities(paths) == list(range(10))
+
+
+def test_a_replay_of_the_same_capture_publishes_no_liquidation_again(tmp_path: Path) -> None:
+    """Its core counts from 0 each time: times decide."""
+    paths = Paths(tmp_path, tmp_path)
+    for capture in ([liquidated(0, 1), liquidated(1, 1), liquidated(2, 2)], [liquidated(0, 1), liquidated(1, 1), liquidated(2, 2)],
+                    [liquidated(0, 2), liquidated(1, 9), liquidated(2, 9)]):  # fmt: skip
+        publisher = Publisher(paths, "BTC", event_clock=True)
+        publisher.publish(capture)
+        publisher.close()
+    assert quantities(paths) == [0, 1, 2, 1, 2]
+
+
+def test_the_newest_liquidation_of_a_wrong_clock_is_not_believed(tmp_path: Path) -> None:
+    paths = Paths(tmp_path, tmp_path)
+    first = Publisher(paths, "BTC")
+    assert first.newest_liquidation_ns == 0
+    first.publish([liquidated(0, 5)])
+    first.close()
+    second = Publisher(paths, "BTC")
+    assert second.newest_liquidation_ns == ns(5)
+    second.publish([liquidated(1, 80 * 365 * 86_400.0)])
+    second.close()
+    third = Publisher(paths, "BTC")
+    assert third.newest_liquidation_ns == 0
+    third.close()
+
+
+def test_all_rings_are_synced_and_one_that_cannot_be_opened_locks_none(tmp_path: Path) -> None:
+    paths = Paths(tmp_path, tmp_path)
+    publisher = Publisher(paths, "BTC")
+    names = {Path(f"/proc/self/fd/{fd}").readlink().name for fd in publisher.fds}
+    assert names == {"depth.ring", "candles.ring", "liquidations.ring", "documents"}
+    publisher.close()
+    paths.documents("BTC").rename(tmp_path / "BTC" / "aside")
+    paths.documents("BTC").write_bytes(b"no documents")
+    with pytest.raises(LayoutMismatch):
+        Publisher(paths, "BTC")
+    paths.documents("BTC").unlink()
+    Publisher(paths, "BTC").close()
 
 
 def test_a_refused_document_is_counted_and_the_others_go_out(tmp_path: Path) -> None:
@@ -182,6 +271,9 @@ def test_settings_of_the_symbol_and_engine_decide_about_a_checkpoint() -> None:
     assert digest != config_digest(load("[symbols.BTC]\nstep = 10.0\n", {}), "BTC")
     assert digest != config_digest(load("[engine]\nbook_prune_pct = 0.11\n", {}), "BTC")
     assert digest != config_digest(load("[venues.binance]\nenabled = false\n", {}), "BTC")
+    assert digest != config_digest(load("[venues.bybit]\norder_book = true\n", {}), "BTC")
+    assert digest != config_digest(load('[engine]\nprimary_venue = "bybit"\n', {}), "BTC")
+    assert digest == config_digest(load('[venues.bybit]\ntickers = true\nws_url = "wss://elsewhere"\n', {}), "BTC")
     with mock.patch.object(storage, "STATE_SCHEMA", 99):
         assert digest != config_digest(SETTINGS, "BTC")
 
