@@ -6,8 +6,11 @@ snapshot replaces the book. While two lives of a socket overlap, a symbol's diff
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -22,17 +25,32 @@ from shm.records import EventFlag, GapScope, Kind, PositionSide, TakerSide, Venu
 TOPICS_PER_SOCKET: Final = 190
 ARGS_PER_REQUEST: Final = 10
 ARGS_CHARACTERS: Final = 21_000
+BOOK_DEPTHS: Final = (1, 50, 200, 1000)
+TRADE_ID_CHARACTERS: Final = 64  # theirs have 36; what is remembered stays bounded
 PING: Final = '{"op":"ping"}'
 PING_S: Final = 20.0
 FIREWALL_S: Final = 600.0
 LIMIT_CODE: Final = 10006
 SIDES: Final = {"Buy": PositionSide.LONG, "Sell": PositionSide.SHORT}
 TAKERS: Final = {"Buy": TakerSide.BUY, "Sell": TakerSide.SELL}
-_TICKER_FIELDS: Final = (
-    "markPrice", "indexPrice", "fundingRate", "nextFundingTime", "singleOpenInterest", "openInterest",
-)  # fmt: skip
+_MARK_FIELDS: Final = frozenset(("markPrice", "indexPrice", "fundingRate", "nextFundingTime"))
+_INTEREST_FIELDS: Final = frozenset(("singleOpenInterest", "openInterest"))
 
-_Handler = Callable[[str, str, dict[str, Any], int], int]
+_DEPTH: Final = int(Kind.DEPTH)  # PERF: packing an enum member costs three times as much as packing its number
+_SNAPSHOT: Final = int(Kind.SNAPSHOT)
+_BYBIT: Final = int(Venue.BYBIT)
+
+_Handler = Callable[[str, "_Topic", dict[str, Any], int], int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Topic:
+    """What to do with the messages of one topic; `symbol` is ours, `theirs` what its rows must carry."""
+
+    name: str
+    symbol: str
+    theirs: str
+    handle: _Handler
 
 
 class Bybit(Mapper):
@@ -50,14 +68,9 @@ class Bybit(Mapper):
         self._names = dict(names)
         self._books = books
         self._ours = {theirs: ours for ours, theirs in names.items()}
-        self._handlers: dict[str, _Handler] = {
-            "orderbook": self._order_book,
-            "publicTrade": self._trades,
-            "tickers": self._ticker,
-            "allLiquidation": self._liquidations,
-        }
+        self._topics = self._known_topics()
         self._owners: dict[str, tuple[str, str]] = {}
-        self._tickers: dict[tuple[str, str], dict[str, Any]] = {}
+        self._tickers: dict[tuple[str, str], dict[str, float]] = {}
         self._trades_seen = Seen()
         self._requests = 0
 
@@ -139,7 +152,7 @@ class Bybit(Mapper):
     def receive(self, connection: str, payload: bytes, recv_ns: int) -> None:
         """One message of a topic, an acknowledgement, or the answer to a ping."""
         self.counters.messages += 1
-        topic = ""
+        topic: _Topic | None = None
         try:
             message = orjson.loads(payload)
             if not isinstance(message, dict):
@@ -148,19 +161,26 @@ class Bybit(Mapper):
             if name is None:
                 self._other(connection, message, recv_ns)
                 return
-            kind, _, rest = name.partition(".")
-            handler = self._handlers.get(kind)
-            if handler is None:
+            topic = self._topics.get(name)
+            if topic is None:
                 raise BadRow("unknown_stream")
-            symbol = self._ours.get(rest.rpartition(".")[2])
-            if symbol is None:
-                raise BadRow("foreign_symbol")
-            topic = name
-            venue_ns = handler(connection, symbol, message, recv_ns)
+            venue_ns = topic.handle(connection, topic, message, recv_ns)
         except UNREADABLE as error:
-            self._refused(connection, topic, error, payload)
+            self._refused(connection, topic.name if topic else "", error, payload)
             return
-        self._delivered(connection, topic, recv_ns, venue_ns)
+        self._delivered(connection, topic.name, recv_ns, venue_ns)
+
+    def _known_topics(self) -> dict[str, _Topic]:
+        known = []
+        for ours, theirs in self._names.items():
+            known += [
+                _Topic(f"allLiquidation.{theirs}", ours, theirs, self._liquidations),
+                _Topic(f"publicTrade.{theirs}", ours, theirs, self._trades),
+                _Topic(f"tickers.{theirs}", ours, theirs, self._ticker),
+            ]
+            for depth in BOOK_DEPTHS if ours in self._books else ():
+                known.append(_Topic(f"orderbook.{depth}.{theirs}", ours, theirs, self._order_book))
+        return {topic.name: topic for topic in known}
 
     def _other(self, connection: str, message: dict[str, Any], recv_ns: int) -> None:
         """Pongs come as op `ping` with ret_msg `pong`; a refused request is counted and costs nothing else."""
@@ -173,132 +193,132 @@ class Bybit(Mapper):
         if message.get("success") is not True:
             raise BadRow("error_reply")
 
-    def _rows(self, message: dict[str, Any]) -> Sequence[Any]:
-        rows = message["data"]
+    def _each(self, connection: str, topic: _Topic, message: dict[str, Any], read: Callable[[Any], None]) -> int:
+        """Rows one by one: a bad one never costs its neighbours. Returns the venue's time of the message, ns."""
+        venue_ns, rows = milliseconds(message["ts"]), message["data"]
         if not isinstance(rows, list):
             raise BadRow("not_a_list")
-        return rows
-
-    def _own_row(self, row: Mapping[str, Any], field: str, symbol: str) -> None:
-        if row[field] != self._names[symbol]:
-            raise BadRow("foreign_symbol")
-
-    def _each(
-        self, connection: str, message: dict[str, Any], read: Callable[[Any, int], None]
-    ) -> int:  # fmt: skip
-        """Rows one by one: a bad one never costs its neighbours. Returns the venue's time of the message."""
-        venue_ns = milliseconds(message["ts"])
-        for place, row in enumerate(self._rows(message)):
+        for row in rows:
             try:
-                read(row, place)
+                if row["s"] != topic.theirs:
+                    raise BadRow("foreign_symbol")
+                read(row)
             except UNREADABLE as error:
-                self._refused(connection, message["topic"], error, repr(row).encode())
+                self._refused(connection, topic.name, error, _sample(row))
         return venue_ns
 
     # book ------------------------------------------------------------------------------------------------------------
 
-    def _order_book(self, connection: str, symbol: str, message: dict[str, Any], recv_ns: int) -> int:
-        data = message["data"]
-        self._own_row(data, "s", symbol)
-        update = integer(data["u"])
-        venue_ns = milliseconds(message.get("cts", message["ts"]))
-        bids, asks = read_levels(data["b"]), read_levels(data["a"])
-        kind = message["type"]
-        if kind == "snapshot":
-            if symbol not in self._books:
-                raise BadRow("foreign_symbol")
-            self._owners[symbol] = connection, message["topic"]
-            record, previous = Kind.SNAPSHOT, 0
-        elif kind == "delta":
-            if self._owners.get(symbol) != (connection, message["topic"]):
-                self.counters.count("depth_duplicate")
-                return venue_ns
-            if update < 1:
-                raise BadRow("not_positive")
-            record, previous = Kind.DEPTH, update - 1
-        else:
+    def _order_book(self, connection: str, topic: _Topic, message: dict[str, Any], recv_ns: int) -> int:
+        """A snapshot makes its connection the owner of the symbol's book; deltas of any other life are dropped.
+
+        `u` 1 is a snapshot after a restart of the venue's service, whatever its type says. A delta passes with the id before its
+        own as the one it follows, whatever came before: the engine sees the break and asks for a new snapshot.
+        """
+        data, kind = message["data"], message["type"]
+        if kind not in ("snapshot", "delta"):
             raise BadRow("unknown_type")
-        levels = array("d", bids + asks).tobytes()
-        counts = len(bids) // 2, len(asks) // 2
-        self._emit(symbol, pack_levels(record, Venue.BYBIT, 0, venue_ns, recv_ns, update, update, previous, *counts, levels))
+        if data["s"] != topic.theirs:
+            raise BadRow("foreign_symbol")
+        update = integer(data["u"])
+        venue_ns = milliseconds(message["cts"] if "cts" in message else message["ts"])
+        bids, asks = data["b"], data["a"]
+        levels = _levels(bids, asks)
+        if kind == "snapshot" or update == 1:
+            if not bids or not asks:
+                raise BadRow("empty_snapshot")
+            record, previous = _SNAPSHOT, 0
+        elif update < 1:
+            raise BadRow("not_positive")
+        else:
+            owner = self._owners.get(topic.symbol)
+            if owner != (connection, topic.name):
+                self.counters.count("depth_duplicate" if owner else "delta_before_snapshot")
+                return venue_ns
+            record, previous = _DEPTH, update - 1
+        packed = pack_levels(record, _BYBIT, 0, venue_ns, recv_ns, update, update, previous, len(bids), len(asks), levels.tobytes())
+        if record == _SNAPSHOT:
+            self._owners[topic.symbol] = connection, topic.name
+        self._emit(topic.symbol, packed)
         return venue_ns
 
     # trades, tickers, liquidations -----------------------------------------------------------------------------------
 
-    def _trades(self, connection: str, symbol: str, message: dict[str, Any], recv_ns: int) -> int:
-        def read(row: Any, _place: int) -> None:
-            self._own_row(row, "s", symbol)
+    def _trades(self, connection: str, topic: _Topic, message: dict[str, Any], recv_ns: int) -> int:
+        """`S` is the taker's side. Block trades are agreed off the book, so they are no taker flow: skipped and counted."""
+
+        def read(row: Any) -> None:
             side = TAKERS.get(row["S"])
             if side is None:
                 raise BadRow("bad_side")
             venue_ns, price, qty = milliseconds(row["T"]), positive(row["p"]), positive(row["v"])
-            if row.get("BT") is True:
-                self.counters.count("block_trade")  # agreed off the book: no taker flow
-                return
-            identity = row["i"]
-            if not isinstance(identity, str):
-                raise BadRow("wrong_type")
-            if not self._trades_seen.is_new((symbol, identity), recv_ns):
+            identity, sequence = row["i"], integer(row.get("seq", 0))
+            if not isinstance(identity, str) or len(identity) > TRADE_ID_CHARACTERS:
+                raise BadRow("bad_trade_id")
+            record = pack_event(Kind.TRADE, Venue.BYBIT, side, 0, venue_ns, recv_ns, sequence, 0, price, qty)
+            if row.get("BT", False) is not False:
+                self.counters.count("block_trade")
+            elif self._trades_seen.is_new((topic.symbol, identity), recv_ns):
+                self._emit(topic.symbol, record)
+            else:
                 self.counters.count("trade_duplicate")
-                return
-            sequence = integer(row.get("seq", 0))
-            self._emit(symbol, pack_event(Kind.TRADE, Venue.BYBIT, side, 0, venue_ns, recv_ns, sequence, 0, price, qty))
 
-        return self._each(connection, message, read)
+        return self._each(connection, topic, message, read)
 
-    def _ticker(self, connection: str, symbol: str, message: dict[str, Any], recv_ns: int) -> int:
+    def _ticker(self, connection: str, topic: _Topic, message: dict[str, Any], recv_ns: int) -> int:
         """Deltas say only what changed; the merged state is forgotten with each snapshot and connection."""
-        data = message["data"]
-        self._own_row(data, "symbol", symbol)
-        venue_ns = milliseconds(message["ts"])
-        kind, key = message["type"], (connection, symbol)
+        data, kind, key = message["data"], message["type"], (connection, topic.symbol)
         if kind not in ("snapshot", "delta"):
             raise BadRow("unknown_type")
-        known = {} if kind == "snapshot" else self._tickers.get(key)
-        if known is None:
+        if data["symbol"] != topic.theirs:
+            raise BadRow("foreign_symbol")
+        venue_ns = milliseconds(message["ts"])
+        merged = {} if kind == "snapshot" else self._tickers.get(key)
+        if merged is None:
             raise BadRow("delta_before_snapshot")
-        changed = {name: data[name] for name in _TICKER_FIELDS if name in data}
-        merged = known | changed
-        self._ticker_mark(symbol, merged, changed, venue_ns, recv_ns)
-        self._ticker_interest(symbol, merged, changed, venue_ns, recv_ns)
+        changed = self._merge_ticker(connection, topic, merged, data)
         self._tickers[key] = merged
+        if changed & _MARK_FIELDS and "markPrice" in merged:
+            self._emit(topic.symbol, _ticker_mark(merged, venue_ns, recv_ns))
+        if changed & _INTEREST_FIELDS and (qty := _single_sided(merged)) is not None:
+            flag = EventFlag.DISPLAY  # a ticker's value never enters the sum of polled ones
+            self._emit(topic.symbol, pack_event(Kind.OPEN_INTEREST, Venue.BYBIT, 0, flag, venue_ns, recv_ns, 0, 0, 0.0, qty))
         return venue_ns
 
-    def _ticker_mark(self, symbol: str, merged: dict[str, Any], changed: dict[str, Any], venue_ns: int, recv_ns: int) -> None:
-        if "markPrice" not in merged or not changed.keys() & {"markPrice", "fundingRate", "indexPrice"}:
-            return
-        flags, index, funding, next_ms = EventFlag.NONE, 0.0, 0.0, 0
-        if merged.get("indexPrice"):
-            flags |= EventFlag.HAS_INDEX
-            index = positive(merged["indexPrice"])
-        if merged.get("fundingRate"):
-            flags |= EventFlag.HAS_FUNDING
-            funding = number(merged["fundingRate"])
-            next_ms = _digits(merged.get("nextFundingTime") or "0")
-        mark = positive(merged["markPrice"])
-        self._emit(symbol, pack_event(Kind.MARK, Venue.BYBIT, 0, flags, venue_ns, recv_ns, 0, next_ms, mark, index, funding))
+    def _merge_ticker(self, connection: str, topic: _Topic, merged: dict[str, float], data: dict[str, Any]) -> frozenset[str]:
+        """Take over the fields that are there; returns the names of those that now have a value.
 
-    def _ticker_interest(self, symbol: str, merged: dict[str, Any], changed: dict[str, Any], venue_ns: int, recv_ns: int) -> None:
-        """For display: a ticker's value never enters the sum of polled ones."""
-        if changed.keys() & {"singleOpenInterest", "openInterest"}:
-            qty = _single_sided(merged)
-            self._emit(symbol, pack_event(Kind.OPEN_INTEREST, Venue.BYBIT, 0, EventFlag.DISPLAY, venue_ns, recv_ns, 0, 0, 0.0, qty))
+        An empty field (dated contracts have no funding) and one that cannot be read become unknown; the latter is counted.
+        """
+        changed = []
+        for name, read in _TICKER_FIELDS.items():
+            if name not in data:
+                continue
+            merged.pop(name, None)
+            text = data[name]
+            try:
+                if text != "":
+                    merged[name] = read(text)
+                    changed.append(name)
+            except BadRow as error:
+                self._refused(connection, topic.name, error, _sample({name: text}))
+        return frozenset(changed)
 
-    def _liquidations(self, connection: str, symbol: str, message: dict[str, Any], recv_ns: int) -> int:
+    def _liquidations(self, connection: str, topic: _Topic, message: dict[str, Any], recv_ns: int) -> int:
+        """`S` is the side of the position that was closed, `p` its bankruptcy price."""
         seen: dict[tuple[Any, ...], int] = {}
 
-        def read(row: Any, _place: int) -> None:
-            self._own_row(row, "s", symbol)
+        def read(row: Any) -> None:
             side = SIDES.get(row["S"])
             if side is None:
                 raise BadRow("bad_side")
             venue_ns, price, qty = milliseconds(row["T"]), positive(row["p"]), positive(row["v"])
+            record = pack_event(Kind.LIQUIDATION, Venue.BYBIT, side, 0, venue_ns, recv_ns, 0, 0, price, qty)
             key = row["s"], row["S"], row["T"], row["v"], row["p"]
             seen[key] = seen.get(key, 0) + 1  # two equal rows of one message are two events
-            record = pack_event(Kind.LIQUIDATION, Venue.BYBIT, side, 0, venue_ns, recv_ns, 0, 0, price, qty)
-            self._emit_liquidation(symbol, (*key, seen[key]), recv_ns, record)
+            self._emit_liquidation(topic.symbol, (*key, seen[key]), recv_ns, record)
 
-        return self._each(connection, message, read)
+        return self._each(connection, topic, message, read)
 
     # REST ------------------------------------------------------------------------------------------------------------
 
@@ -319,7 +339,10 @@ class Bybit(Mapper):
     def _open_interest(self, call: RestCall, result: dict[str, Any], recv_ns: int) -> None:
         symbol = rest_symbol(call, self._ours.get(result["symbol"]))
         newest = result["list"][0]
-        venue_ns, qty = milliseconds(_digits(newest["timestamp"])), _single_sided(newest)
+        venue_ns = milliseconds(_digits(newest["timestamp"]))
+        qty = _single_sided({name: positive(newest[name]) for name in _INTEREST_FIELDS if newest.get(name)})
+        if qty is None:
+            raise BadRow("missing_field")
         self._emit(symbol, pack_event(Kind.OPEN_INTEREST, Venue.BYBIT, 0, 0, venue_ns, recv_ns, 0, 0, 0.0, qty))
 
     def _instrument(self, call: RestCall, result: dict[str, Any], recv_ns: int) -> None:
@@ -332,6 +355,8 @@ class Bybit(Mapper):
 
     def judge(self, call: RestCall, status: int, headers: Mapping[str, str], body: bytes) -> RestVerdict:
         """Statuses as everywhere, and the `retCode` of a 200. A 403 is "access too frequent": all REST rests for ten minutes."""
+        if status == 403 and b"country" in body.lower():
+            return RestVerdict(RestResult.BLOCKED)  # the edge in front of the venue says country, not location
         if status != 200:
             return judge_status(status, headers, body, firewall_s=FIREWALL_S)
         try:
@@ -343,16 +368,72 @@ class Bybit(Mapper):
         return RestVerdict(RestResult.LIMITED if code == LIMIT_CODE else RestResult.REFUSED)
 
 
-def _single_sided(row: Mapping[str, Any]) -> float:
-    """`openInterest` counts both sides (`spec: exchanges`, section 9)."""
-    single = row.get("singleOpenInterest")
-    return positive(single) if single else positive(row["openInterest"]) / 2.0
+def _single_sided(interest: Mapping[str, float]) -> float | None:
+    """Open interest in base coin, one side; `openInterest` counts both (`spec: exchanges`, section 9). None: neither is known."""
+    single = interest.get("singleOpenInterest")
+    if single is not None:
+        return single
+    both = interest.get("openInterest")
+    return None if both is None else both / 2.0
 
 
 def _digits(text: Any) -> int:
     if isinstance(text, str) and text.isascii() and text.isdigit() and len(text) <= 18:
         return int(text)
     raise BadRow("not_an_integer")
+
+
+_TICKER_FIELDS: Final[dict[str, Callable[[Any], float]]] = {
+    "markPrice": positive,
+    "indexPrice": positive,
+    "fundingRate": number,
+    "nextFundingTime": _digits,  # ms
+    "singleOpenInterest": positive,
+    "openInterest": positive,
+}
+
+
+def _ticker_mark(merged: Mapping[str, float], venue_ns: int, recv_ns: int) -> bytes:
+    """A mark with what else is known of the symbol."""
+    flags, index, funding, next_ms = EventFlag.NONE, 0.0, 0.0, 0
+    if "indexPrice" in merged:
+        flags |= EventFlag.HAS_INDEX
+        index = merged["indexPrice"]
+    if "fundingRate" in merged:
+        flags |= EventFlag.HAS_FUNDING
+        funding, next_ms = merged["fundingRate"], int(merged.get("nextFundingTime", 0))
+    return pack_event(Kind.MARK, Venue.BYBIT, 0, flags, venue_ns, recv_ns, 0, next_ms, merged["markPrice"], index, funding)
+
+
+def _levels(bids: Any, asks: Any) -> array[float]:
+    """Flat (price, quantity) pairs of both sides, bids first. Raises BadRow unless every row is a pair of finite numbers >= 0.
+
+    PERF: whole lists are checked and converted at once; only what is not in the usual form is read level by level.
+    """
+    if type(bids) is not list or type(asks) is not list:
+        raise BadRow("not_a_list")
+    rows = bids + asks
+    if not rows:
+        return array("d")
+    if set(map(type, rows)) != {list} or set(map(len, rows)) != {2}:
+        raise BadRow("not_a_pair")
+    texts = list(chain.from_iterable(rows))
+    if set(map(type, texts)) == {str}:
+        try:
+            flat = array("d", map(float, texts))
+        except ValueError:
+            raise BadRow("not_a_number") from None
+        if min(flat) >= 0.0 and math.isfinite(sum(flat)):  # NaN passes min, but never the sum
+            return flat
+    return array("d", read_levels(rows))
+
+
+def _sample(row: Any) -> bytes:
+    """Text of a refused row; a row nested too deeply has none."""
+    try:
+        return orjson.dumps(row)
+    except TypeError:
+        return b"too deep"
 
 
 def _request(operation: str, topics: Sequence[str], number_id: int | str) -> str:
