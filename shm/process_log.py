@@ -159,7 +159,9 @@ class ProcessLog(logging.Handler):
         self._format = LineFormat(process)
         self._guard = guard or FloodGuard()
         self._now_ns = monotonic_ns
-        self._queue: queue.Queue[Fields | bytes | None] = queue.Queue(capacity)
+        self._capacity = capacity
+        # Signal handlers log as well, and may have interrupted this very put: only this queue takes that without a deadlock.
+        self._queue: queue.SimpleQueue[Fields | bytes | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._drain, name="process-log", daemon=True)
         self._thread.start()
 
@@ -190,17 +192,14 @@ class ProcessLog(logging.Handler):
         """Write what is queued, for at most `timeout_s`: a blocked sink must not keep a process from ending."""
         if self._thread.is_alive():
             deadline = time.monotonic() + timeout_s
-            try:
-                self._queue.put(None, timeout=timeout_s)
-            except queue.Full:
-                self.dropped += 1
+            self._queue.put(None)
             self._thread.join(max(0.0, deadline - time.monotonic()))
         super().close()
 
     def _put(self, entry: Fields | bytes) -> None:
-        try:
-            self._queue.put_nowait(entry)
-        except queue.Full:
+        if self._queue.qsize() < self._capacity:
+            self._queue.put(entry)
+        else:
             self.dropped += 1
 
     def _drain(self) -> None:

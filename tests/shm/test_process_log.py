@@ -6,6 +6,8 @@ import json
 import logging
 import os
 import re
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -219,3 +221,34 @@ def test_set_up_replaces_whatever_was_there_and_is_repeatable(tmp_path: Path) ->
         process_log.shutdown()
     assert process_log.current() is None
     assert [json.loads(line)["process"] for line in (tmp_path / "log").read_bytes().splitlines()] == ["b"]
+
+
+INTERRUPTED = """
+import logging, os, signal, sys
+from shm import process_log
+
+process_log.configure("test", fd=os.open(os.devnull, os.O_WRONLY))
+log = logging.getLogger("test")
+signals = 0
+
+def on_signal(number, frame):
+    global signals
+    signals += 1
+    log.info("signal %d", signals)
+
+signal.signal(signal.SIGALRM, on_signal)
+lines = 0
+while signals < 1500:
+    wanted = signals + 1
+    signal.setitimer(signal.ITIMER_REAL, 0.00003 + (signals % 50) * 0.000002)
+    while signals < wanted:
+        lines += 1
+        log.info("line %d", lines)
+process_log.shutdown()
+"""
+
+
+@pytest.mark.covers("E-M6", "E-H6")
+def test_a_signal_handler_that_logs_while_its_thread_logs_does_not_lock_up() -> None:
+    """With a queue of locks a stop signal that fell into a log line hung the process for ever."""
+    subprocess.run([sys.executable, "-c", INTERRUPTED], check=True, timeout=60)
