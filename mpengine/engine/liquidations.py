@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,10 @@ MINUTE_NS: Final = 60 * 1_000_000_000
 
 VENUES: Final = (Venue.BINANCE, Venue.BYBIT, Venue.OKX)
 """Venues whose fields the table of section 3 explains, in their order."""
+
+
+class BadEvent(ValueError):
+    """An event that cannot be true or read; the text is its fixed reason."""
 
 
 class LiquidationOut(NamedTuple):
@@ -82,17 +86,17 @@ def reference_price(mark: tuple[float, int] | None, last_src: float | None, now_
 def realise(event: Event, *, mmr: float, reference: float | None, now_ns: int) -> Realised | None:
     """The accepted event, or None for one more than 15 % from the reference, which is used nowhere.
 
-    Without any reference nothing can be said against an event. Raises ValueError for one that cannot be true or read: a venue
-    that the table does not know, no side, a number that is not finite and above 0.
+    Without any reference nothing can be said against an event. Raises BadEvent for a venue that the table does not know, no side, a
+    number that is not finite and above 0.
     """
     if event.venue not in VENUES:
-        raise ValueError("no liquidations are known of this venue")
+        raise BadEvent("no liquidations are known of this venue")
     if event.side is PositionSide.NONE:
-        raise ValueError("no side")
+        raise BadEvent("no side")
     trigger = trigger_price(event.venue, event.side, event.price, event.average, mmr)
     notional_usd = trigger * event.qty
     if not all(math.isfinite(value) and value > 0.0 for value in (event.price, event.qty, trigger, notional_usd)):
-        raise ValueError("not finite and above 0")
+        raise BadEvent("not finite and above 0")
     if _off(trigger, reference, EVENT_REJECT_PCT):
         return None
     flags = LiquidationFlag.FAR if _off(trigger, reference, EVENT_FAR_PCT) else LiquidationFlag.NONE
@@ -117,3 +121,51 @@ def _record(event: Event, trigger: float, notional_usd: float, flags: Liquidatio
     # OKX's field is no bankruptcy price (any more), so none is known of it.
     record["bankruptcy_price"] = 0.0 if event.venue is Venue.OKX else event.price
     return record
+
+
+class Liquidations:
+    """Judges the events of one symbol and numbers the accepted ones. `mmr`: maintenance margin rate of its triggers.
+
+    `next_number`: number of the next output. A core counts from 0; a shell that publishes into a ring moves it (`number_from`).
+    """
+
+    __slots__ = ("_after_ns", "_last_src", "_mmr", "next_number")
+
+    def __init__(self, mmr: float) -> None:
+        self._mmr = mmr
+        self._last_src: float | None = None
+        self._after_ns = 0
+        self.next_number = 0
+
+    def on_event(self, event: Event, mark: tuple[float, int] | None, now_ns: int) -> Realised | None:
+        """The accepted event, None for a rejected one. `mark`: price and engine time. Raises BadEvent (`realise`)."""
+        return realise(event, mmr=self._mmr, reference=reference_price(mark, self._last_src, now_ns), now_ns=now_ns)
+
+    def out(self, realised: Realised, now_ns: int) -> LiquidationOut | None:
+        """The output of an accepted event with its number; None for one of a time that may have been published already."""
+        if now_ns <= self._after_ns:
+            return None
+        self.next_number += 1
+        return LiquidationOut(self.next_number - 1, now_ns, realised.record)
+
+    def on_minute(self, src: float) -> None:
+        """A minute was rolled with this candle price: what events are judged against while there is no mark."""
+        self._last_src = src
+
+    def number_from(self, number: int, after_ns: int | None = None) -> None:
+        """The next output has this number. `after_ns`: none comes of events up to this engine time; None: as before."""
+        self.next_number = number
+        if after_ns is not None:
+            self._after_ns = after_ns
+
+    def on_clock_set_back(self) -> None:
+        """Engine time began anew: what was published with a later time is no measure any more."""
+        self._after_ns = 0
+
+    def state_of(self) -> dict[str, Any]:
+        """Everything needed to go on from here."""
+        return {"next_number": self.next_number, "after_ns": self._after_ns, "last_src": self._last_src}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from `state_of`."""
+        self.next_number, self._after_ns, self._last_src = state["next_number"], state["after_ns"], state["last_src"]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpengine.engine.liquidations import VENUES, Event, Realised, price_kind, realise, reference_price, trigger_price
+from mpengine.engine.liquidations import VENUES, BadEvent, Event, Realised, price_kind, realise, reference_price, trigger_price
 from shm.records import LIQUIDATION_DTYPE, RECORD_SCHEMA, EventFlag, LiquidationFlag, PositionSide, PriceKind, Venue
 from tests.engine.events import SECOND, ns
 
@@ -119,7 +119,7 @@ def test_the_reference_is_a_mark_of_5_s_or_the_last_rolled_minute() -> None:
     ],
 )  # fmt: skip
 def test_what_cannot_be_true_raises(bad: dict[str, object]) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(BadEvent):
         realise(event(**bad), mmr=0.004, reference=None, now_ns=ns(70))  # type: ignore[arg-type]
 
 
@@ -137,7 +137,7 @@ def test_what_is_accepted_is_finite_positive_and_near(
     one = Event(venue, side, flags, venue_ns, 5 * SECOND, price, qty, average)
     try:
         found = realise(one, mmr=mmr, reference=reference, now_ns=5 * SECOND)
-    except ValueError:
+    except BadEvent:
         return
     if found is None:
         assert reference is not None
