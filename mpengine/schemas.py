@@ -49,7 +49,7 @@ class BookStats(Struct, frozen=True, kw_only=True):
     diffs_in_current_sync: int
     last_update_ns: int | None
     synced_since_ns: int | None
-    samples: int = 0
+    samples: int
     """Seconds of the depth slot that ended last in which this book counted (30: all of it)."""
 
 
@@ -138,12 +138,12 @@ class StatusDocument(Struct, frozen=True, kw_only=True):
     depth_slots_empty: int
     counters: dict[str, int]
     errors: list[ErrorRow]
-    price_venue: str | None = None
+    price_venue: str | None
     """Whose book gave the newest mid."""
-    canaries: dict[str, DirectionCanaries] = {}
-    cross_canary: Canary | None = None
+    canaries: dict[str, DirectionCanaries]
+    cross_canary: Canary | None
     """Minutes in which two venues' dominant liquidation sides disagreed; None before the first that can be compared."""
-    ratios: dict[str, RatioValue] = {}
+    ratios: dict[str, RatioValue]
     fatal_error: str | None = None
 
 

@@ -64,7 +64,10 @@ def read_diff(body: bytes, offset: int, block: LevelBlock) -> Diff:
 
 
 class Book:
-    """Binance rules: diffs chain by `pu`, the snapshot comes by REST. `tick` may change; `gap_tolerance` is in update ids."""
+    """A venue's book, with the continuity of Binance: diffs chain by `pu`, the snapshot is polled. `wire_book` has the others'.
+
+    `tick` may change; `gap_tolerance` is in update ids.
+    """
 
     __slots__ = (
         "_ask_after_ns", "_ask_interval_ns", "_asked_ns", "_buffer", "_crossed_since_ns", "_diffs_in_sync",
@@ -296,10 +299,7 @@ class Book:
         if self.state != "synced":
             self.synced_since_ns = now_ns
         self.state, self.refreshing, self._sync_started_ns = "synced", False, None
-        # The waits that grew while snapshots failed end with a success: the next one may be asked for 10 s after the last.
-        self._ask_interval_ns = ASK_FIRST_NS
-        if self._asked_ns is not None:
-            self._ask_after_ns = self._asked_ns + ASK_FIRST_NS
+        self._settle_asking()
         # The first diff may begin before the snapshot (quantities are absolute); from there on the chain decides.
         self._apply(diffs[0], now_ns)
         for at, diff in enumerate(diffs[1:], 1):
@@ -308,6 +308,12 @@ class Book:
                     self._keep(later)
                 return
             self.on_diff(diff, now_ns)
+
+    def _settle_asking(self) -> None:
+        """The waits that grew while snapshots failed end with a success: the next one may be asked for 10 s after the last."""
+        self._ask_interval_ns = ASK_FIRST_NS
+        if self._asked_ns is not None:
+            self._ask_after_ns = self._asked_ns + ASK_FIRST_NS
 
     def _load(self, snapshot: Diff, now_ns: int) -> None:
         """Snapshot levels into the ladder: the price range it covers is replaced, what lies beyond is kept as unverified."""
@@ -387,8 +393,8 @@ class Book:
 
     # published and saved -----------------------------------------------------------------------------------------------
 
-    def stats(self, usd: tuple[float, float]) -> BookStats:
-        """What the BOOK document says; `usd` are the book's totals (bid, ask)."""
+    def stats(self, usd: tuple[float, float], samples: int = 0) -> BookStats:
+        """What the BOOK document says; `usd` are the book's totals (bid, ask), `samples` its seconds in the last slot."""
         ladder, counters = self.ladder, self.counters
         bids, asks, unverified = ladder.level_counts() if ladder is not None else (0, 0, 0)
         return BookStats(
@@ -420,9 +426,10 @@ class Book:
             diffs_in_current_sync=self._diffs_in_sync,
             last_update_ns=self.last_update_ns,
             synced_since_ns=self.synced_since_ns,
+            samples=samples,
         )
 
-    _PLAIN = (
+    _PLAIN: tuple[str, ...] = (
         "tick", "_prune_pct", "gap_tolerance", "state", "resync_asked", "partial", "refreshing", "last_u", "snapshot_id",
         "last_update_ns", "last_venue_ns", "synced_since_ns", "max_sync_ns", "_asked_ns", "_ask_after_ns", "_ask_interval_ns",
         "_sync_started_ns", "_unsynced_since_ns", "_unverified_since_ns", "_crossed_since_ns", "_one_sided_since_ns",

@@ -27,7 +27,9 @@ from mpengine.engine.depth_frames import SLOT_NS, DepthFrames
 from mpengine.engine.ladder import BadLevels, LevelBlock
 from mpengine.engine.liquidations import trigger_price
 from mpengine.engine.open_interest import OpenInterest
-from mpengine.schemas import BookDocument, ErrorRow, StatusDocument, encode
+from mpengine.engine.prices import MARK_FRESH_NS, Prices
+from mpengine.engine.wire_book import WireBook
+from mpengine.schemas import BookDocument, ErrorRow, RatioValue, StatusDocument, encode
 from shm.frames import Frame
 from shm.records import (
     EVENT,
@@ -39,21 +41,21 @@ from shm.records import (
     GapScope,
     Kind,
     PositionSide,
+    RatioKind,
     TakerSide,
     Venue,
 )
 
-STATE_SCHEMA: Final = 2
+STATE_SCHEMA: Final = 3
 MID_STALE_NS: Final = 60 * SECOND
-MARK_FRESH_NS: Final = 60 * SECOND
 RECOVERED_NS: Final = 3600 * SECOND
 MAX_ERRORS: Final = 32
 BEHIND_NS: Final = 60 * SECOND
 BEHIND_FOR_NS: Final = 5 * SECOND
 
 _COUNTERS: Final = (
-    "events", "clocks", "trades", "depth", "snapshots", "marks", "open_interest", "liquidations", "ratios", "instruments",
-    "touches", "gaps", "late", "refused", "unknown", "malformed", "errors", "clock_set_back",
+    "events", "clocks", "trades", "depth", "snapshots", "marks", "open_interest", "open_interest_shown", "liquidations", "ratios",
+    "instruments",     "touches", "gaps", "late", "refused", "unknown", "malformed", "errors", "clock_set_back",
 )  # fmt: skip
 
 
@@ -97,9 +99,8 @@ class SymbolCore:
     """The state of one symbol. `on_batch` takes, `outputs` drains; the shell publishes, saves and waits."""
 
     __slots__ = (
-        "_bar", "_behind_since_ns", "_block", "_errors", "_frames", "_funding", "_handlers", "_last_depth_open_ns",
-        "_last_minute", "_mark", "_mid", "_oi", "_one", "_outputs", "_settings", "_totals", "books", "counters",
-        "data_since_ns", "now_ns", "symbol",
+        "_bar", "_behind_since_ns", "_block", "_errors", "_frames", "_handlers", "_last_depth_open_ns", "_last_minute", "_oi",
+        "_one", "_outputs", "_prices", "_ratios", "_settings", "_totals", "books", "counters", "data_since_ns", "now_ns", "symbol",
     )  # fmt: skip
 
     def __init__(self, symbol: str, settings: Settings) -> None:
@@ -107,17 +108,14 @@ class SymbolCore:
         self.now_ns = 0
         self.data_since_ns: int | None = None
         self.counters = dict.fromkeys(_COUNTERS, 0)
-        self.books: dict[Venue, Book] = {}
         self._settings = settings
         one = self._one = settings.symbols[symbol]
-        if one.has_orderbook and settings.venues.binance.enabled and one.binance:
-            self.books[Venue.BINANCE] = Book(one.tick, settings.engine.book_prune_pct, one.gap_tolerance_ids)
+        self.books = _books(settings, symbol)
         self._frames = DepthFrames(one.book_step, one.book_range)
         self._bar = MinuteBar()
         self._oi = OpenInterest()
-        self._mark: tuple[float, int] | None = None
-        self._funding: tuple[float, int] | None = None
-        self._mid: tuple[float, int] | None = None
+        self._prices = Prices(Venue[settings.engine.primary_venue.upper()])
+        self._ratios: dict[RatioKind, RatioValue] = {}
         self._behind_since_ns: int | None = None
         self._last_minute: int | None = None
         self._last_depth_open_ns: int | None = None
@@ -128,8 +126,8 @@ class SymbolCore:
         self._handlers: dict[int, Callable[[bytes, int], None]] = {
             Kind.CLOCK: self._on_clock,
             Kind.TRADE: self._on_trade,
-            Kind.DEPTH: self._on_depth,
-            Kind.SNAPSHOT: self._on_snapshot,
+            Kind.DEPTH: self._on_book,
+            Kind.SNAPSHOT: self._on_book,
             Kind.MARK: self._on_mark,
             Kind.OPEN_INTEREST: self._on_open_interest,
             Kind.LIQUIDATION: self._on_liquidation,
@@ -199,28 +197,22 @@ class SymbolCore:
         self._count_late(venue_ns)
         self._bar.on_trade(Venue(venue), TakerSide(side), price * qty)
 
-    def _on_depth(self, body: bytes, offset: int) -> None:
-        book = self.books.get(body[offset + 1])  # type: ignore[call-overload]  # an IntEnum key is found by its number
+    def _on_book(self, body: bytes, offset: int) -> None:
+        """A diff or a snapshot of a venue's book."""
+        venue: Venue = body[offset + 1]  # type: ignore[assignment]  # an IntEnum key is found by its number
+        book = self.books.get(venue)
         if book is None:
             raise Refused("no book for this venue")
-        self.counters["depth"] += 1
-        before = book.state
+        before, block = book.state, self._block or self._levels(body)
         try:
-            if book.on_record(body, offset, self._block or self._levels(body), self.now_ns):
-                self._observe_mid(book)
-        finally:
-            if book.state != before:
-                self._book_moved(before)
-
-    def _on_snapshot(self, body: bytes, offset: int) -> None:
-        book = self.books.get(body[offset + 1])  # type: ignore[call-overload]  # an IntEnum key is found by its number
-        if book is None:
-            raise Refused("no book for this venue")
-        self.counters["snapshots"] += 1
-        before = book.state
-        try:
-            if book.on_snapshot(read_diff(body, offset, self._levels(body)), self.now_ns):
-                self._observe_mid(book)
+            if body[offset] == Kind.DEPTH:
+                self.counters["depth"] += 1
+                changed = book.on_record(body, offset, block, self.now_ns)
+            else:
+                self.counters["snapshots"] += 1
+                changed = book.on_snapshot(read_diff(body, offset, block), self.now_ns)
+            if changed:
+                self._observe_mid(venue, book)
         finally:
             if book.state != before:
                 self._book_moved(before)
@@ -232,22 +224,29 @@ class SymbolCore:
         return self._block
 
     def _on_mark(self, body: bytes, offset: int) -> None:
-        _, _, _, flags, _, venue_ns, _, _, _, price, _, funding = EVENT.unpack_from(body, offset)
+        _, number, _, flags, _, venue_ns, _, _, _, price, _, funding = EVENT.unpack_from(body, offset)
         self._check_price(price)
         self.counters["marks"] += 1
         self._count_late(venue_ns)
-        self._mark = (price, self.now_ns)
-        if flags & EventFlag.HAS_FUNDING and math.isfinite(funding):
-            self._funding = (funding, self.now_ns)
-        if self._mid is None or self.now_ns - self._mid[1] > MID_STALE_NS:
+        venue, prices = Venue(number), self._prices
+        prices.on_mark(venue, price, funding if flags & EventFlag.HAS_FUNDING and math.isfinite(funding) else None, self.now_ns)
+        mid = prices.mid
+        if (mid is None or self.now_ns - mid.at_ns > MID_STALE_NS) and prices.mark_leads(venue, self.now_ns):
             self._bar.observe(price, fallback=True)
 
     def _on_open_interest(self, body: bytes, offset: int) -> None:
-        _, venue, _, _, _, _, _, _, _, _, qty, _ = EVENT.unpack_from(body, offset)
+        _, venue, _, flags, _, venue_ns, _, _, _, _, qty, _ = EVENT.unpack_from(body, offset)
         self._check_positive(qty)
+        if flags & EventFlag.DISPLAY:
+            self.counters["open_interest_shown"] += 1
+            self._oi.on_shown(Venue(venue), qty, self.now_ns, venue_ns)
+            return
         self.counters["open_interest"] += 1
-        if not self._oi.on_value(Venue(venue), qty, self.now_ns):
+        if not self._oi.on_value(Venue(venue), qty, self.now_ns, venue_ns):
             raise Refused("open interest jumped")
+        mark = self._prices.mark(self.now_ns)
+        document = self._oi.document(self.symbol, self._one.base_asset, mark.value if mark else None, self.now_ns)
+        self._outputs.append(DocumentOut(DocumentId.OI, encode(document), self.now_ns))
 
     def _on_liquidation(self, body: bytes, offset: int) -> None:
         _, venue, side, _, _, venue_ns, _, _, _, price, qty, average = EVENT.unpack_from(body, offset)
@@ -261,7 +260,10 @@ class SymbolCore:
         self._bar.on_liquidation(position, trigger * qty)
 
     def _on_ratio(self, body: bytes, offset: int) -> None:
+        _, _, which, _, _, venue_ns, _, _, _, ratio, _, _ = EVENT.unpack_from(body, offset)
+        self._check_positive(ratio)
         self.counters["ratios"] += 1
+        self._ratios[RatioKind(which)] = RatioValue(value=ratio, venue_ns=venue_ns)
 
     def _on_instrument(self, body: bytes, offset: int) -> None:
         _, venue, _, _, _, _, _, _, _, tick, _, _ = EVENT.unpack_from(body, offset)
@@ -280,7 +282,7 @@ class SymbolCore:
         venue, scope = Venue(body[offset + 1]), GapScope(body[offset + 2])
         self.counters["gaps"] += 1
         self._bar.gap = True
-        if scope is GapScope.TRADES:
+        if scope in (GapScope.TRADES, GapScope.LIQUIDATIONS):
             return
         # No venue: the hole is in the feed itself.
         books = [book for of, book in self.books.items() if venue in (of, Venue.NONE)]
@@ -293,10 +295,11 @@ class SymbolCore:
     def _check_price(self, price: float) -> None:
         """Finite, above 0 and within `price_reject_pct` of a fresh mark. Raises Refused."""
         self._check_positive(price)
-        if self._mark is not None and self.now_ns - self._mark[1] <= MARK_FRESH_NS:
-            mark = self._mark[0]
-            if abs(price - mark) > self._settings.engine.price_reject_pct * mark:
-                raise Refused("price far from mark")
+        mark = self._prices.mark(self.now_ns)
+        if mark is None or self.now_ns - mark.at_ns > MARK_FRESH_NS:
+            return
+        if abs(price - mark.value) > self._settings.engine.price_reject_pct * mark.value:
+            raise Refused("price far from mark")
 
     @staticmethod
     def _check_positive(value: float) -> None:
@@ -308,11 +311,11 @@ class SymbolCore:
         if venue_ns // MINUTE_NS < self.now_ns // MINUTE_NS:
             self.counters["late"] += 1
 
-    def _observe_mid(self, book: Book) -> None:
+    def _observe_mid(self, venue: Venue, book: Book) -> None:
         mid = book.mid
-        if mid is None:
+        if mid is None or not self._prices.leads(venue, self.books, self.now_ns):
             return
-        self._mid = (mid, self.now_ns)
+        self._prices.on_mid(venue, mid, self.now_ns)
         bar = self._bar
         if mid != bar.close or bar.open is None:  # PERF: a price that is the bar's newest already changes none of its four
             bar.observe(mid)
@@ -357,7 +360,8 @@ class SymbolCore:
         self.counters["clock_set_back"] += 1
         self.now_ns = self.data_since_ns = now_ns
         self._behind_since_ns = None
-        self._mark = self._funding = self._mid = None
+        self._prices.clear()
+        self._ratios.clear()
         self._last_minute = None
         self._oi = OpenInterest()
         self._bar.reset()
@@ -386,7 +390,8 @@ class SymbolCore:
     def _sample(self, at_ns: int) -> None:
         if not self.books:
             return
-        reference = self._mid[0] if self._mid is not None else None
+        mid = self._prices.mid
+        reference = mid.value if mid is not None else None
         for frame in self._frames.on_second(at_ns, list(self.books.items()), reference, self._recovered(at_ns)):
             self._totals["depth_frames"] += 1
             self._last_depth_open_ns = frame.open_ts_ns
@@ -404,9 +409,9 @@ class SymbolCore:
 
     def _close_minute(self, minute: int) -> None:
         close_ns = (minute + 1) * MINUTE_NS
-        mark = self._mark
-        if self._bar.open is None and mark is not None and close_ns - mark[1] < MARK_FRESH_NS:
-            self._bar.observe(mark[0], fallback=True)
+        mark, funding = self._prices.mark(close_ns), self._prices.funding(close_ns)
+        if self._bar.open is None and mark is not None and close_ns - mark.at_ns < MARK_FRESH_NS:
+            self._bar.observe(mark.value, fallback=True)
         if self._bar.open is None:
             self._totals["minutes_skipped"] += 1
             self._bar.reset()
@@ -415,8 +420,8 @@ class SymbolCore:
         try:
             record = self._bar.close_at(
                 close_ns,
-                mark=mark[0] if mark is not None and close_ns - mark[1] <= MARK_FRESH_NS else None,
-                funding=self._funding[0] if self._funding is not None and close_ns - self._funding[1] <= MARK_FRESH_NS else None,
+                mark=mark.value if mark is not None and close_ns - mark.at_ns <= MARK_FRESH_NS else None,
+                funding=funding.value if funding is not None and close_ns - funding.at_ns <= MARK_FRESH_NS else None,
                 oi=self._oi.on_rollover(close_ns),
                 minutes=minutes,
             )
@@ -443,7 +448,9 @@ class SymbolCore:
 
     def _publish_book(self, at_ns: int) -> None:
         stats = {
-            venue.label: book.stats(book.ladder.total_usd() if book.ladder is not None else (0.0, 0.0))
+            venue.label: book.stats(
+                book.ladder.total_usd() if book.ladder is not None else (0.0, 0.0), self._frames.venue_samples.get(venue, 0)
+            )
             for venue, book in self.books.items()
         }
         document = BookDocument(symbol=self.symbol, written_ns=at_ns, data_since_ns=self.data_since_ns, books=stats)
@@ -459,7 +466,8 @@ class SymbolCore:
 
     def status(self, state: Any, fatal_error: str | None = None) -> StatusDocument:
         """The STATUS document of this moment."""
-        mark, mid = self._mark, self._mid
+        prices = self._prices
+        mark, mid, funding = prices.mark(self.now_ns), prices.mid, prices.funding(self.now_ns)
         book = next(iter(self.books.values()), None)
         return StatusDocument(
             symbol=self.symbol,
@@ -469,11 +477,15 @@ class SymbolCore:
             data_since_ns=self.data_since_ns,
             last_minute_ns=self._last_minute * MINUTE_NS if self._last_minute is not None else None,
             last_depth_open_ns=self._last_depth_open_ns,
-            mark=mark[0] if mark else None,
-            mark_ns=mark[1] if mark else None,
-            mid=mid[0] if mid else None,
-            mid_ns=mid[1] if mid else None,
-            funding_rate=self._funding[0] if self._funding else None,
+            mark=mark.value if mark else None,
+            mark_ns=mark.at_ns if mark else None,
+            mid=mid.value if mid else None,
+            mid_ns=mid.at_ns if mid else None,
+            price_venue=Venue(prices.mid_venue).label if prices.mid_venue is not None else None,
+            funding_rate=funding.value if funding else None,
+            canaries={},
+            cross_canary=None,
+            ratios={kind.name.lower(): ratio for kind, ratio in sorted(self._ratios.items())},
             open_interest_base=self._oi.total(self.now_ns),
             tick=book.tick if book is not None else self._one.tick,
             minutes_rolled=self._totals["minutes_rolled"],
@@ -506,9 +518,8 @@ class SymbolCore:
             "data_since_ns": self.data_since_ns,
             "counters": dict(self.counters),
             "totals": dict(self._totals),
-            "mark": self._mark,
-            "funding": self._funding,
-            "mid": self._mid,
+            "prices": self._prices.state_of(),
+            "ratios": [[int(kind), ratio.value, ratio.venue_ns] for kind, ratio in sorted(self._ratios.items())],
             "last_minute": self._last_minute,
             "last_depth_open_ns": self._last_depth_open_ns,
             "errors": [msgspec.to_builtins(row) for row in self._errors.values()],
@@ -522,7 +533,7 @@ class SymbolCore:
         """Go on from `state_of`. Raises ValueError, KeyError or TypeError for a state of another symbol or schema."""
         if state["schema"] != STATE_SCHEMA or state["symbol"] != self.symbol:
             raise ValueError(f"state of {state['symbol']}, schema {state['schema']}: not this engine's")
-        books = {Venue(venue): Book.restored(book) for venue, book in state["books"]}
+        books = {Venue(venue): _kind_of(Venue(venue)).restored(book) for venue, book in state["books"]}
         if books.keys() != self.books.keys():
             raise ValueError("state of other venues")
         self.books = books
@@ -530,12 +541,27 @@ class SymbolCore:
         self._behind_since_ns = state["behind_since_ns"]
         self.counters |= state["counters"]
         self._totals |= state["totals"]
-        self._mark, self._funding, self._mid = (
-            (pair[0], pair[1]) if pair else None for pair in (state["mark"], state["funding"], state["mid"])
-        )
+        self._prices.restore(state["prices"])
+        self._ratios = {RatioKind(kind): RatioValue(value=value, venue_ns=ns) for kind, value, ns in state["ratios"]}
         self._last_minute, self._last_depth_open_ns = state["last_minute"], state["last_depth_open_ns"]
         rows = [msgspec.convert(row, ErrorRow) for row in state["errors"]]
         self._errors = {(row.where, row.error): row for row in rows}
         self._bar.restore(state["bar"])
         self._oi.restore(state["oi"])
         self._frames.restore(state["frames"])
+
+
+def _kind_of(venue: Venue) -> type[Book]:
+    """Class of a venue's book."""
+    return Book if venue is Venue.BINANCE else WireBook
+
+
+def _books(settings: Settings, symbol: str) -> dict[Venue, Book]:
+    """A book for each enabled venue that trades the symbol and whose book is wanted, in venue order."""
+    one, books = settings.symbols[symbol], dict[Venue, Book]()
+    for venue in (Venue[name.upper()] for name in settings.venues.__struct_fields__):
+        own = getattr(settings.venues, venue.label)
+        if own.enabled and own.order_book and one.has_orderbook and getattr(one, venue.label) is not None:
+            tolerance = one.gap_tolerance_ids if venue is Venue.BINANCE else 0
+            books[venue] = _kind_of(venue)(one.tick, settings.engine.book_prune_pct, tolerance)
+    return books

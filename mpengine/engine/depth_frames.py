@@ -23,36 +23,61 @@ PARTIAL_BELOW: Final = 15
 Floats = npt.NDArray[np.float64]
 
 
-class DepthFrames:
-    """Accumulates one slot at a time. `step`, `range_pct`: bucket size and half-width of the published grid."""
+class _VenueSums:
+    """One venue's samples of the running slot: USD per bucket and side from bucket `first` on, summed."""
 
-    __slots__ = (
-        "_asks",
-        "_bids",
-        "_first",
-        "_flags",
-        "_range_pct",
-        "_step",
-        "_venue_ts_ns",
-        "_venues",
-        "empty_slots",
-        "samples",
-        "slot",
-    )
+    __slots__ = ("asks", "bids", "first", "samples")
+
+    def __init__(self, first: int, bids: Floats, asks: Floats, samples: int = 1) -> None:
+        self.first, self.bids, self.asks, self.samples = first, bids, asks, samples
+
+    def add(self, first: int, bids: Floats, asks: Floats) -> None:
+        """One more sample; the range of buckets widens as needed."""
+        low = min(self.first, first)
+        high = max(self.first + self.bids.size, first + bids.size)
+        if (low, high - low) != (self.first, self.bids.size):
+            self.bids, self.asks = (self._widened(side, low, high - low) for side in (self.bids, self.asks))
+            self.first = low
+        at = first - low
+        self.bids[at : at + bids.size] += bids
+        self.asks[at : at + asks.size] += asks
+        self.samples += 1
+
+    def _widened(self, side: Floats, low: int, count: int) -> Floats:
+        wide = np.zeros(count)
+        wide[self.first - low : self.first - low + side.size] = side
+        return wide
+
+    def average_into(self, planes: Floats, origin: int) -> None:
+        """Add the average over this venue's own samples to the planes (2, buckets) of a grid from `origin` on."""
+        low, high = max(origin, self.first), min(origin + planes.shape[1], self.first + self.bids.size)
+        if low < high:
+            target, source = slice(low - origin, high - origin), slice(low - self.first, high - self.first)
+            planes[0, target] += self.bids[source] / self.samples
+            planes[1, target] += self.asks[source] / self.samples
+
+
+class DepthFrames:
+    """Accumulates one slot at a time. `step`, `range_pct`: bucket size and half-width of the published grid.
+
+    A venue's value is the average over the samples in which it counted; one that counted in less than half of the slot's samples
+    is left out of the frame altogether, so that its absence does not look like walls that fade.
+    """
+
+    __slots__ = ("_flags", "_range_pct", "_step", "_sums", "_venue_ts_ns", "empty_slots", "samples", "slot", "venue_samples")
 
     def __init__(self, step: float, range_pct: float) -> None:
         self._step = step
         self._range_pct = range_pct
         self.slot: int | None = None
         self.empty_slots = 0
+        self.venue_samples: dict[Venue, int] = {}
+        """Samples of each venue in the slot that ended last."""
         self._reset()
 
     def _reset(self) -> None:
         self.samples = 0
-        self._first = 0
-        self._bids: Floats = np.zeros(0)
-        self._asks: Floats = np.zeros(0)
-        self._venues = 0
+        self._sums: dict[Venue, _VenueSums] = {}
         self._venue_ts_ns = 0
         self._flags = Coverage.NONE
 
@@ -93,8 +118,12 @@ class DepthFrames:
             if not book.counts_at(at_ns) or book.ladder is None:
                 self._flags |= Coverage.STALE_SOURCE
                 continue
-            self._add(*book.ladder.usd_by_bucket(self._step))
-            self._venues |= venue.bit
+            sample = book.ladder.usd_by_bucket(self._step)
+            sums = self._sums.get(venue)
+            if sums is None:
+                self._sums[venue] = _VenueSums(*sample)
+            else:
+                sums.add(*sample)
             self._venue_ts_ns = max(self._venue_ts_ns, book.last_venue_ns)
             counted = True
             if not book.fresh_at(at_ns):
@@ -105,27 +134,10 @@ class DepthFrames:
                 self._flags |= Coverage.PARTIAL
         self.samples += counted
 
-    def _add(self, first: int, bids: Floats, asks: Floats) -> None:
-        if not self._bids.size:
-            self._first, self._bids, self._asks = first, bids, asks
-            return
-        low = min(self._first, first)
-        high = max(self._first + self._bids.size, first + bids.size)
-        if (low, high - low) != (self._first, self._bids.size):
-            self._bids, self._asks = (self._widened(side, low, high - low) for side in (self._bids, self._asks))
-            self._first = low
-        at = first - low
-        self._bids[at : at + bids.size] += bids
-        self._asks[at : at + asks.size] += asks
-
-    def _widened(self, side: Floats, low: int, count: int) -> Floats:
-        wide = np.zeros(count)
-        wide[self._first - low : self._first - low + side.size] = side
-        return wide
-
     def _close(self, reference: float | None, recovered: Coverage) -> list[Frame]:
         assert self.slot is not None  # `on_second` sets it first
         frame = self._frame(self.slot, reference, recovered) if self.samples and reference is not None else None
+        self.venue_samples = {venue: sums.samples for venue, sums in self._sums.items()}
         self._reset()
         if frame is None:
             self.empty_slots += 1
@@ -135,14 +147,16 @@ class DepthFrames:
     def _frame(self, slot: int, reference: float, recovered: Coverage) -> Frame:
         origin, count, shrunk = frame_grid(reference, self._step, self._range_pct)
         planes = np.zeros((2, count))
-        low, high = max(origin, self._first), min(origin + count, self._first + self._bids.size)
-        if low < high:
-            target, source = slice(low - origin, high - origin), slice(low - self._first, high - self._first)
-            planes[0, target] = self._bids[source] / self.samples
-            planes[1, target] = self._asks[source] / self.samples
+        flags, venues = self._flags | recovered, 0
+        for venue in sorted(self._sums):
+            sums = self._sums[venue]
+            if 2 * sums.samples < self.samples:
+                flags |= Coverage.STALE_SOURCE
+                continue
+            sums.average_into(planes, origin)
+            venues |= venue.bit
         positive = planes[planes > 0.0]
         p50, p95 = np.percentile(positive, (50, 95)).tolist() if positive.size else (0.0, 0.0)
-        flags = self._flags | recovered
         if shrunk:
             flags |= Coverage.GRID_SHRUNK
         if self.samples < PARTIAL_BELOW:
@@ -160,23 +174,26 @@ class DepthFrames:
             total_a=float(planes[0].sum()),
             total_b=float(planes[1].sum()),
             coverage=flags,
-            venues=self._venues,
+            venues=venues,
             samples=self.samples,
             planes=planes,
         )
 
     def state_of(self) -> dict[str, Any]:
         """Everything needed to go on from here."""
+        sums = [[int(v), one.first, one.bids.tobytes(), one.asks.tobytes(), one.samples] for v, one in sorted(self._sums.items())]
         return {
-            "slot": self.slot, "empty_slots": self.empty_slots, "samples": self.samples, "first": self._first,
-            "bids": self._bids.tobytes(), "asks": self._asks.tobytes(), "venues": self._venues,
+            "slot": self.slot, "empty_slots": self.empty_slots, "samples": self.samples, "sums": sums,
             "venue_ts_ns": self._venue_ts_ns, "flags": int(self._flags),
+            "venue_samples": [[int(venue), count] for venue, count in sorted(self.venue_samples.items())],
         }  # fmt: skip
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from `state_of`. Raises KeyError or ValueError for a state that is not one."""
         self.slot, self.empty_slots, self.samples = state["slot"], state["empty_slots"], state["samples"]
-        self._first, self._venues, self._flags = state["first"], state["venues"], Coverage(state["flags"])
-        self._venue_ts_ns = state["venue_ts_ns"]
-        self._bids = np.frombuffer(state["bids"], np.float64).copy()
-        self._asks = np.frombuffer(state["asks"], np.float64).copy()
+        self._venue_ts_ns, self._flags = state["venue_ts_ns"], Coverage(state["flags"])
+        self.venue_samples = {Venue(venue): count for venue, count in state["venue_samples"]}
+        self._sums = {
+            Venue(venue): _VenueSums(first, np.frombuffer(bids).copy(), np.frombuffer(asks).copy(), samples)
+            for venue, first, bids, asks, samples in state["sums"]
+        }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
+from mpengine.schemas import OiDocument, OiValue
 from shm.records import Venue
 
 MAX_AGE_NS: Final = 60 * 1_000_000_000
@@ -25,18 +26,23 @@ class OiMinute(NamedTuple):
 
 
 class OpenInterest:
-    """Newest value per venue, and the values that the last rollover used."""
+    """Newest value per venue, and the values that the last rollover used. `shown` values are kept beside and never counted."""
 
-    __slots__ = ("_baseline", "_baseline_ns", "_odd", "_values", "refused")
+    __slots__ = ("_baseline", "_baseline_ns", "_odd", "_shown", "_values", "refused")
 
     def __init__(self) -> None:
-        self._values: dict[Venue, tuple[float, int]] = {}
+        self._values: dict[Venue, tuple[float, int, int]] = {}
+        self._shown: dict[Venue, tuple[float, int, int]] = {}
         self._baseline: dict[Venue, float] = {}
         self._baseline_ns = 0
         self._odd: dict[Venue, list[float]] = {}
         self.refused = 0
 
-    def on_value(self, venue: Venue, qty: float, now_ns: int) -> bool:
+    def on_shown(self, venue: Venue, qty: float, now_ns: int, venue_ns: int) -> None:
+        """A value that the venue pushed: for display."""
+        self._shown[venue] = (qty, now_ns, venue_ns)
+
+    def on_value(self, venue: Venue, qty: float, now_ns: int, venue_ns: int = 0) -> bool:
         """A reading; False if it was refused as a jump beyond 30 % (accepted when three in a row agree within 1 %)."""
         known = self._values.get(venue)
         if known is not None and abs(qty - known[0]) > JUMP_PCT * known[0]:
@@ -47,12 +53,12 @@ class OpenInterest:
                 self.refused += 1
                 return False
         self._odd.pop(venue, None)
-        self._values[venue] = (qty, now_ns)
+        self._values[venue] = (qty, now_ns, venue_ns)
         return True
 
     def fresh(self, now_ns: int) -> dict[Venue, float]:
         """Values not older than 60 s, in venue order."""
-        return {venue: qty for venue, (qty, at_ns) in sorted(self._values.items()) if now_ns - at_ns <= MAX_AGE_NS}
+        return {venue: qty for venue, (qty, at_ns, _) in sorted(self._values.items()) if now_ns - at_ns <= MAX_AGE_NS}
 
     def total(self, now_ns: int) -> float | None:
         """Sum over fresh venues; None without one."""
@@ -70,10 +76,18 @@ class OpenInterest:
         self._baseline, self._baseline_ns = dict(fresh), now_ns
         return OiMinute(sum(fresh.values()) if fresh else None, delta, fresh)
 
+    def document(self, symbol: str, unit: str, mark: float | None, now_ns: int) -> OiDocument:
+        """The OI document of this moment."""
+        return OiDocument(
+            symbol=symbol, written_ns=now_ns, unit=unit, total_base=self.total(now_ns), mark=mark,
+            venues=_as_published(self._values), display=_as_published(self._shown),
+        )  # fmt: skip
+
     def state_of(self) -> dict[str, Any]:
         """Everything needed to go on from here."""
         return {
-            "values": [[int(v), *pair] for v, pair in sorted(self._values.items())],
+            "values": [[int(v), *known] for v, known in sorted(self._values.items())],
+            "shown": [[int(v), *known] for v, known in sorted(self._shown.items())],
             "baseline": [[int(v), qty] for v, qty in sorted(self._baseline.items())],
             "baseline_ns": self._baseline_ns,
             "odd": [[int(v), readings] for v, readings in sorted(self._odd.items())],
@@ -82,8 +96,14 @@ class OpenInterest:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from `state_of`."""
-        self._values = {Venue(v): (qty, at_ns) for v, qty, at_ns in state["values"]}
+        self._values, self._shown = (
+            {Venue(v): (qty, at_ns, venue_ns) for v, qty, at_ns, venue_ns in state[name]} for name in ("values", "shown")
+        )
         self._baseline = {Venue(v): qty for v, qty in state["baseline"]}
         self._baseline_ns = state["baseline_ns"]
         self._odd = {Venue(v): list(readings) for v, readings in state["odd"]}
         self.refused = state["refused"]
+
+
+def _as_published(values: dict[Venue, tuple[float, int, int]]) -> dict[str, OiValue]:
+    return {venue.label: OiValue(base=qty, recv_ns=at_ns, venue_ns=ns) for venue, (qty, at_ns, ns) in sorted(values.items())}
