@@ -22,10 +22,12 @@ import numpy.typing as npt
 
 from mpengine.config import Settings
 from mpengine.engine.book import SECOND, Book, read_diff
+from mpengine.engine.canary import Canaries
 from mpengine.engine.candles import MINUTE_NS, MinuteBar
 from mpengine.engine.depth_frames import SLOT_NS, DepthFrames
 from mpengine.engine.ladder import BadLevels, LevelBlock
-from mpengine.engine.liquidations import trigger_price
+from mpengine.engine.liquidations import VENUES as LIQUIDATION_VENUES
+from mpengine.engine.liquidations import BadEvent, Event, LiquidationOut, Liquidations
 from mpengine.engine.open_interest import OpenInterest
 from mpengine.engine.prices import MARK_FRESH_NS, Prices
 from mpengine.engine.wire_book import WireBook
@@ -40,6 +42,7 @@ from shm.records import (
     EventFlag,
     GapScope,
     Kind,
+    LiquidationFlag,
     PositionSide,
     RatioKind,
     TakerSide,
@@ -55,7 +58,8 @@ BEHIND_FOR_NS: Final = 5 * SECOND
 
 _COUNTERS: Final = (
     "events", "clocks", "trades", "depth", "snapshots", "marks", "open_interest", "open_interest_shown", "liquidations", "ratios",
-    "instruments",     "touches", "gaps", "late", "refused", "unknown", "malformed", "errors", "clock_set_back",
+    "instruments", "touches", "gaps", "late", "far", "event_rejected", "refused", "unknown", "malformed", "errors",
+    "clock_set_back",
 )  # fmt: skip
 
 
@@ -88,7 +92,7 @@ class ClockOut(NamedTuple):
     now_ns: int
 
 
-Output = FrameOut | CandleOut | DocumentOut | ClockOut
+Output = FrameOut | CandleOut | LiquidationOut | DocumentOut | ClockOut
 
 
 class Refused(ValueError):
@@ -99,8 +103,9 @@ class SymbolCore:
     """The state of one symbol. `on_batch` takes, `outputs` drains; the shell publishes, saves and waits."""
 
     __slots__ = (
-        "_bar", "_behind_since_ns", "_block", "_errors", "_frames", "_handlers", "_last_depth_open_ns", "_last_minute", "_oi",
-        "_one", "_outputs", "_prices", "_ratios", "_settings", "_totals", "books", "counters", "data_since_ns", "now_ns", "symbol",
+        "_bar", "_behind_since_ns", "_block", "_canaries", "_errors", "_frames", "_handlers", "_last_depth_open_ns",
+        "_last_minute", "_liquidations", "_oi", "_one", "_outputs", "_prices", "_ratios", "_settings", "_totals", "books",
+        "counters", "data_since_ns", "now_ns", "symbol",
     )  # fmt: skip
 
     def __init__(self, symbol: str, settings: Settings) -> None:
@@ -113,6 +118,8 @@ class SymbolCore:
         self.books = _books(settings, symbol)
         self._frames = DepthFrames(one.book_step, one.book_range)
         self._bar = MinuteBar()
+        self._liquidations = Liquidations(one.default_mmr)
+        self._canaries = Canaries(_liquidation_venues(settings, symbol))
         self._oi = OpenInterest()
         self._prices = Prices(Venue[settings.engine.primary_venue.upper()])
         self._ratios: dict[RatioKind, RatioValue] = {}
@@ -165,7 +172,7 @@ class SymbolCore:
             else:
                 try:
                     handler(body, offset)
-                except (Refused, BadLevels) as error:
+                except (Refused, BadLevels, BadEvent) as error:
                     counters["refused"] += 1
                     self._note_error(f"event.{Kind(kind).name.lower()}", error)
                 except Exception as error:  # noqa: BLE001 one bad event never stops the symbol
@@ -231,7 +238,10 @@ class SymbolCore:
         venue, prices = Venue(number), self._prices
         prices.on_mark(venue, price, funding if flags & EventFlag.HAS_FUNDING and math.isfinite(funding) else None, self.now_ns)
         mid = prices.mid
-        if (mid is None or self.now_ns - mid.at_ns > MID_STALE_NS) and prices.mark_leads(venue, self.now_ns):
+        if not prices.mark_leads(venue, self.now_ns):
+            return
+        self._canaries.on_mark(venue, price, self.now_ns)
+        if mid is None or self.now_ns - mid.at_ns > MID_STALE_NS:
             self._bar.observe(price, fallback=True)
 
     def _on_open_interest(self, body: bytes, offset: int) -> None:
@@ -249,15 +259,20 @@ class SymbolCore:
         self._outputs.append(DocumentOut(DocumentId.OI, encode(document), self.now_ns))
 
     def _on_liquidation(self, body: bytes, offset: int) -> None:
-        _, venue, side, _, _, venue_ns, _, _, _, price, qty, average = EVENT.unpack_from(body, offset)
-        self._check_positive(price)
-        self._check_positive(qty)
+        _, venue, side, flags, _, venue_ns, recv_ns, _, _, price, qty, average = EVENT.unpack_from(body, offset)
+        event = Event(Venue(venue), PositionSide(side), flags, venue_ns, recv_ns, price, qty, average)
+        realised = self._liquidations.on_event(event, self._prices.mark(self.now_ns), self.now_ns)
+        if realised is None:
+            self.counters["event_rejected"] += 1
+            return
         self.counters["liquidations"] += 1
+        self.counters["far"] += LiquidationFlag.FAR in realised.flags
         self._count_late(venue_ns)
-        position = PositionSide(side)
-        trigger = trigger_price(Venue(venue), position, price, average, self._one.default_mmr)
-        self._check_price(trigger)
-        self._bar.on_liquidation(position, trigger * qty)
+        self._bar.on_liquidation(event.side, realised.notional_usd)
+        self._canaries.on_event(event.venue, event.side, price, venue_ns, self.now_ns)
+        output = self._liquidations.out(realised, self.now_ns)
+        if output is not None:
+            self._outputs.append(output)
 
     def _on_ratio(self, body: bytes, offset: int) -> None:
         _, _, which, _, _, venue_ns, _, _, _, ratio, _, _ = EVENT.unpack_from(body, offset)
@@ -361,6 +376,8 @@ class SymbolCore:
         self.now_ns = self.data_since_ns = now_ns
         self._behind_since_ns = None
         self._prices.clear()
+        self._liquidations.on_clock_set_back()
+        self._canaries.on_clock_set_back()
         self._ratios.clear()
         self._last_minute = None
         self._oi = OpenInterest()
@@ -430,6 +447,7 @@ class SymbolCore:
             raise
         finally:
             self._bar.reset()  # a bar that cannot be made is missing; it never runs on into the next minute
+        self._liquidations.on_minute(float(record["src"]))
         self._outputs.append(CandleOut(record))
         self._totals["minutes_rolled"] += 1
         self._last_minute = minute
@@ -469,6 +487,7 @@ class SymbolCore:
         prices = self._prices
         mark, mid, funding = prices.mark(self.now_ns), prices.mid, prices.funding(self.now_ns)
         book = next(iter(self.books.values()), None)
+        canaries, cross_canary = self._canaries.documents()
         return StatusDocument(
             symbol=self.symbol,
             written_ns=self.now_ns,
@@ -483,8 +502,8 @@ class SymbolCore:
             mid_ns=mid.at_ns if mid else None,
             price_venue=Venue(prices.mid_venue).label if prices.mid_venue is not None else None,
             funding_rate=funding.value if funding else None,
-            canaries={},
-            cross_canary=None,
+            canaries=canaries,
+            cross_canary=cross_canary,
             ratios={kind.name.lower(): ratio for kind, ratio in sorted(self._ratios.items())},
             open_interest_base=self._oi.total(self.now_ns),
             tick=book.tick if book is not None else self._one.tick,
@@ -506,6 +525,15 @@ class SymbolCore:
         while len(self._errors) > MAX_ERRORS:
             self._errors.pop(next(iter(self._errors)))
 
+    @property
+    def next_liquidation(self) -> int:
+        """Number of the next realised liquidation."""
+        return self._liquidations.next_number
+
+    def number_liquidations(self, number: int, after_ns: int | None = None) -> None:
+        """The next liquidation gets this number. `after_ns`: none is given out up to this engine time; None: as the state says."""
+        self._liquidations.number_from(number, after_ns)
+
     # checkpoint --------------------------------------------------------------------------------------------------------
 
     def state_of(self) -> dict[str, Any]:
@@ -525,6 +553,8 @@ class SymbolCore:
             "errors": [msgspec.to_builtins(row) for row in self._errors.values()],
             "bar": self._bar.state_of(),
             "oi": self._oi.state_of(),
+            "liquidations": self._liquidations.state_of(),
+            "canaries": self._canaries.state_of(),
             "frames": self._frames.state_of(),
             "books": [[int(venue), book.state_of()] for venue, book in self.books.items()],
         }
@@ -548,12 +578,20 @@ class SymbolCore:
         self._errors = {(row.where, row.error): row for row in rows}
         self._bar.restore(state["bar"])
         self._oi.restore(state["oi"])
+        self._liquidations.restore(state["liquidations"])
+        self._canaries.restore(state["canaries"])
         self._frames.restore(state["frames"])
 
 
 def _kind_of(venue: Venue) -> type[Book]:
     """Class of a venue's book."""
     return Book if venue is Venue.BINANCE else WireBook
+
+
+def _liquidation_venues(settings: Settings, symbol: str) -> list[Venue]:
+    """Enabled venues that trade the symbol and publish liquidations, in venue order."""
+    one = settings.symbols[symbol]
+    return [v for v in LIQUIDATION_VENUES if getattr(settings.venues, v.label).enabled and getattr(one, v.label) is not None]
 
 
 def _books(settings: Settings, symbol: str) -> dict[Venue, Book]:

@@ -113,6 +113,7 @@ class EngineProcess:
             self.core = SymbolCore(self._symbol, self._settings)
             log.exception("checkpoint does not hold a state, moved to %s", move_aside(path, time.time_ns()).name)
         if checkpoint is None:
+            self._number_liquidations(complete=False)
             return EventReader.open(ring, spec)
         self._sources = dict(checkpoint.sources)
         reader = EventReader.open(ring, spec, position=checkpoint.position)
@@ -121,11 +122,27 @@ class EngineProcess:
             reader = EventReader.open(ring, spec)
             self._sources = {}
             self.core.on_feed_gap()
+            self._number_liquidations(complete=False)
             log.info("the event ring is new: going on from the checkpoint with a gap")
         elif reader.position != checkpoint.position:
             self.core.on_feed_gap()
+            self._number_liquidations(complete=False)
             log.warning("the event ring no longer holds the place of the checkpoint: going on with a gap")
+        else:
+            self._number_liquidations(complete=True)
         return reader
+
+    def _number_liquidations(self, *, complete: bool) -> None:
+        """Make the core go on from the ring's numbers. `complete`: it reads every event since its state again.
+
+        Then what it numbers as before the ring's next one was published; a ring that is behind the core was lost or put back. Else
+        its numbers say nothing about the ring's, and what is not newer than the ring's newest may have been published.
+        """
+        next_no = self._publisher.liquidations.next_no
+        if complete:
+            self.core.number_liquidations(min(self.core.next_liquidation, next_no))
+        else:
+            self.core.number_liquidations(next_no, after_ns=self._publisher.newest_liquidation_ns)
 
     def _report_checkpoint(self, path: Path, error: CheckpointError) -> None:
         if error.damaged:
@@ -218,6 +235,7 @@ class EngineProcess:
             row.set(Word.DEPTH_WRITE_NS_SUM, self._publisher.counts.depth_write_ns_sum)
             row.set(Word.HEAD_DEPTH, self._publisher.depth.next_no)
             row.set(Word.HEAD_CANDLES, self._publisher.candles.next_no)
+            row.set(Word.HEAD_LIQUIDATIONS, self._publisher.liquidations.next_no)
             row.set(Word.HEAD_DOCUMENTS, self._publisher.newest_document)
             if self._bell is not None:
                 doorbell.ring(self._bell)

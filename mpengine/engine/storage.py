@@ -106,7 +106,7 @@ class Publisher:
         """Largest version number over all documents, for the board."""
         return max(self._document_versions.values(), default=0)
 
-    def publish(self, outputs: Iterable[Output | LiquidationOut]) -> None:
+    def publish(self, outputs: Iterable[Output]) -> None:
         """Write outputs out in order; `counts` says what went out and what was refused."""
         for output in outputs:
             try:
@@ -115,7 +115,7 @@ class Publisher:
                 self.counts.refused += 1
                 log.error("%s refused: %s", type(output).__name__, error)
 
-    def _publish_one(self, output: Output | LiquidationOut) -> None:
+    def _publish_one(self, output: Output) -> None:
         if isinstance(output, FrameOut):
             frame = output.frame
             if frame.open_ts_ns <= self._last_depth_ns:
