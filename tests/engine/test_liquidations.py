@@ -4,13 +4,37 @@ from __future__ import annotations
 
 import math
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpengine.engine.liquidations import VENUES, BadEvent, Event, Realised, price_kind, realise, reference_price, trigger_price
-from shm.records import LIQUIDATION_DTYPE, RECORD_SCHEMA, EventFlag, LiquidationFlag, PositionSide, PriceKind, Venue
-from tests.engine.events import SECOND, ns
+from mpengine.config import load
+from mpengine.engine.core import CandleOut, SymbolCore
+from mpengine.engine.liquidations import (
+    VENUES,
+    BadEvent,
+    Event,
+    LiquidationOut,
+    Realised,
+    price_kind,
+    realise,
+    reference_price,
+    trigger_price,
+)
+from mpengine.schemas import StatusDocument, decode, encode
+from shm.records import (
+    LIQUIDATION_DTYPE,
+    RECORD_SCHEMA,
+    EventFlag,
+    Kind,
+    LiquidationFlag,
+    PositionSide,
+    PriceKind,
+    Venue,
+    pack_event,
+)
+from tests.engine.events import SECOND, clock, clocks, ns
 
 LONG, SHORT = PositionSide.LONG, PositionSide.SHORT
 
@@ -154,3 +178,148 @@ def test_what_is_accepted_is_finite_positive_and_near(
 @given(st.sampled_from([Venue.BINANCE, Venue.BYBIT]), st.floats(1e-6, 1e9), st.floats(1e-4, 0.5))
 def test_the_trigger_lies_on_the_market_s_side_of_the_bankruptcy_price(venue: Venue, price: float, mmr: float) -> None:
     assert trigger_price(venue, LONG, price, 0.0, mmr) > price > trigger_price(venue, SHORT, price, 0.0, mmr)
+
+
+# in the core -----------------------------------------------------------------------------------------------------------
+
+
+def liquidated(
+    at: float, price: float = 100_000.0, qty: float = 1.0, venue: Venue = Venue.OKX, side: PositionSide = LONG,
+    venue_at: float | None = None,
+) -> bytes:  # fmt: skip
+    return pack_event(Kind.LIQUIDATION, venue, side, 0, ns(at if venue_at is None else venue_at), ns(at), 0, 0, price, qty, 0.0)
+
+
+def mark_of(at: float, price: float, venue: Venue = Venue.BINANCE) -> bytes:
+    return pack_event(Kind.MARK, venue, 0, 0, ns(at), ns(at), 0, 0, price, 0.0, 0.0)
+
+
+def given_out(core: SymbolCore) -> list[LiquidationOut]:
+    return [one for one in core.outputs() if isinstance(one, LiquidationOut)]
+
+
+def new_core() -> SymbolCore:
+    return SymbolCore("BTC", load("", {}))
+
+
+def test_the_core_gives_each_accepted_event_out_at_once_with_a_running_number() -> None:
+    core = new_core()
+    core.on_batch(clock(0) + mark_of(0.5, 100_000.0) + liquidated(1, 99_600.0, 2.0, Venue.BYBIT) + liquidated(1, side=SHORT))
+    first, second = given_out(core)
+    assert [(one.number, one.at_ns) for one in (first, second)] == [(0, ns(1)), (1, ns(1))]
+    assert (first.record["venue"], first.record["price"], first.record["notional_usd"]) == (Venue.BYBIT, 100_000.0, 200_000.0)
+    assert core.next_liquidation == 2 and core.counters["liquidations"] == 2
+
+
+def test_the_bar_sums_the_trigger_price_and_no_rejected_event() -> None:
+    core = new_core()
+    core.on_batch(
+        clock(0) + mark_of(0.5, 100_000.0) + liquidated(1, 99_600.0, 2.0, Venue.BYBIT) + liquidated(1, 103_000.0, 1.0, side=SHORT)
+        + liquidated(2, 84_000.0, 50.0) + liquidated(3, 99_000.0, 1.0, venue_at=-20) + mark_of(59, 100_000.0) + clock(60)
+    )  # fmt: skip
+    outputs = core.outputs()
+    (bar,) = [one.record for one in outputs if isinstance(one, CandleOut)]
+    assert (bar["liq_long_usd"], bar["liq_long_count"]) == (299_000.0, 2)
+    assert (bar["liq_short_usd"], bar["liq_short_count"]) == (103_000.0, 1)
+    records = [one.record for one in outputs if isinstance(one, LiquidationOut)]
+    assert [int(record["flags"]) for record in records] == [0, LiquidationFlag.FAR, LiquidationFlag.LATE]
+    names = ("liquidations", "far", "event_rejected", "late", "refused", "errors")
+    assert [core.counters[name] for name in names] == [3, 1, 1, 1, 0, 0]
+
+
+def test_a_rejected_event_is_not_seen_by_the_canaries() -> None:
+    core = new_core()
+    core.on_batch(clock(0) + mark_of(0.5, 100_000.0))
+    core.on_batch(liquidated(1, 200_000.0, venue=Venue.BYBIT) + liquidated(1, 99_600.0, venue=Venue.BYBIT))
+    price_side = core.status("live").canaries["bybit"].price_side
+    assert price_side is not None and (price_side.events, price_side.bad) == (1, 0)
+
+
+def test_an_event_that_cannot_be_read_is_refused_and_named() -> None:
+    core = new_core()
+    core.on_batch(clock(0) + liquidated(1, venue=Venue.HYPERLIQUID) + liquidated(1, side=PositionSide.NONE) + liquidated(1))
+    assert (core.counters["refused"], core.counters["errors"], core.counters["liquidations"]) == (2, 0, 1)
+    assert {row.where for row in core.status("live").errors} == {"event.liquidation"}
+    assert len(given_out(core)) == 1
+
+
+def test_without_a_prompt_mark_the_last_minute_s_price_judges_also_after_a_restart() -> None:
+    core = new_core()
+    core.on_batch(clock(0) + mark_of(0.5, 100_000.0) + mark_of(30, 100_400.0) + clock(60) + clock(65))
+    restored = new_core()
+    restored.restore(core.state_of())
+    for one in (core, restored):
+        one.outputs()
+        one.on_batch(liquidated(66, 102_800.0) + liquidated(66, 102_600.0) + liquidated(66, 116_000.0))
+        # src of the minute = (100,000 + 100,400 + 100,000 + 100,400) / 4 = 100,200
+        assert [LiquidationFlag.FAR in LiquidationFlag(int(out.record["flags"])) for out in given_out(one)] == [True, False]
+        assert one.counters["event_rejected"] == 1
+
+
+def test_numbers_and_canaries_go_on_from_a_saved_state() -> None:
+    def stream(start: int, stop: int) -> bytes:
+        return b"".join(
+            mark_of(n, 100_000.0 - n) + liquidated(n + 0.5, 99_600.0 - n, venue=(Venue.BINANCE, Venue.BYBIT)[n % 2])
+            for n in range(start, stop)
+        )
+
+    whole, early, late = new_core(), new_core(), new_core()
+    whole.on_batch(clock(0) + stream(1, 300))
+    early.on_batch(clock(0) + stream(1, 117))
+    late.restore(msgspec.msgpack.decode(msgspec.msgpack.encode(early.state_of())))
+    late.on_batch(stream(117, 300))
+    assert msgspec.msgpack.encode(late.state_of()) == msgspec.msgpack.encode(whole.state_of())
+    both = [(one.number, one.at_ns, one.record.tobytes()) for part in (early, late) for one in given_out(part)]
+    assert both == [(one.number, one.at_ns, one.record.tobytes()) for one in given_out(whole)]
+    status = late.status("live")
+    assert status.canaries["binance"].return_sign.events == 50 and status.cross_canary is not None
+
+
+def test_what_may_have_been_published_is_counted_in_the_bar_and_not_given_out() -> None:
+    core = new_core()
+    core.number_liquidations(500, after_ns=ns(10))
+    core.on_batch(clock(0) + mark_of(0.5, 100_000.0) + liquidated(10) + liquidated(10.1) + mark_of(59, 100_000.0) + clock(60))
+    outputs = core.outputs()
+    (bar,) = [one.record for one in outputs if isinstance(one, CandleOut)]
+    assert bar["liq_long_count"] == 2
+    assert [(one.number, one.at_ns) for one in outputs if isinstance(one, LiquidationOut)] == [(500, ns(10.1))]
+
+
+def test_a_clock_that_is_set_back_does_not_silence_the_liquidations() -> None:
+    core = new_core()
+    core.number_liquidations(7, after_ns=ns(5000))
+    core.on_batch(clock(6000) + clocks(10, 20))
+    core.on_batch(liquidated(21))
+    assert core.counters["clock_set_back"] == 1
+    assert [one.number for one in given_out(core)] == [7]
+
+
+def test_canaries_are_shown_for_the_venues_that_are_on_before_their_first_event() -> None:
+    assert list(new_core().status("live").canaries) == ["binance", "bybit", "okx"]
+    assert list(SymbolCore("BTC", load("[venues.bybit]\nenabled = false\n", {})).status("live").canaries) == ["binance", "okx"]
+    status = new_core().status("live")
+    assert decode(encode(status), StatusDocument).canaries == status.canaries
+    assert status.canaries["okx"].price_side is None and status.cross_canary is None
+
+
+@pytest.mark.parametrize("venue", [Venue.BINANCE, Venue.BYBIT, Venue.OKX])
+def test_a_venue_with_inverted_sides_is_red_in_the_status_document_within_50_events(venue: Venue) -> None:
+    """The market falls; longs die, and the venue's module would call them shorts."""
+    core = new_core()
+    core.on_batch(clock(0))
+    for second in range(1, 111):
+        mark = 100_000.0 - 5 * second
+        core.on_batch(mark_of(second, mark))
+        if second > 60:
+            core.on_batch(liquidated(second + 0.3, mark if venue is Venue.OKX else mark * 0.996, venue=venue, side=SHORT))
+    status = core.status("live").canaries
+    assert status[venue.label].return_sign.alarm and status[venue.label].return_sign.events <= 50
+    assert venue is Venue.OKX or ((found := status[venue.label].price_side) is not None and found.alarm)
+    assert not any(one.return_sign.alarm for name, one in status.items() if name != venue.label)
+
+
+def test_marks_of_another_venue_that_does_not_lead_are_no_reference() -> None:
+    core = new_core()
+    core.on_batch(clock(0) + mark_of(0.5, 100_000.0) + mark_of(0.6, 104_000.0, Venue.BYBIT) + liquidated(1, 100_000.0))
+    (one,) = given_out(core)
+    assert one.record["flags"] == LiquidationFlag.NONE

@@ -15,6 +15,7 @@ import pytest
 
 from mpengine.config import Settings, encode, load, resolve_directories
 from mpengine.engine.core import FrameOut, SymbolCore
+from mpengine.engine.liquidations import LiquidationOut
 from mpengine.engine.process import doorbell_of
 from mpengine.engine.storage import config_digest, load_checkpoint, state_digest
 from mpengine.schemas import StatusDocument, decode
@@ -26,8 +27,9 @@ from shm.event_ring import BatchFlag, EventWriter, create_event_ring
 from shm.frame_ring import FrameReader
 from shm.frames import encode as encode_frame
 from shm.layout import event_ring_spec
-from shm.records import DocumentId
-from tests.engine.events import clock, clocks
+from shm.record_ring import RecordReader
+from shm.records import LIQUIDATION_DTYPE, DocumentId, PositionSide
+from tests.engine.events import clock, clocks, liquidation, mark
 from tests.engine.test_core import book_start, rich_stream, split
 
 ROW = 2
@@ -107,6 +109,12 @@ class Rig:
     def payloads(self) -> list[bytes]:
         with FrameReader.open(self.paths.depth("BTC")) as reader:
             return [slot.payload for slot in reader.history(0, reader.head()).slots]
+
+    def liquidations(self) -> list[bytes]:
+        with RecordReader.open(self.paths.liquidations("BTC"), LIQUIDATION_DTYPE) as reader:
+            numbers, rows = reader.latest(10_000)
+            assert numbers.tolist() == list(range(len(numbers)))
+            return [row.tobytes() for row in rows]
 
     def close(self) -> None:
         if self.process is not None and self.process.poll() is None:
@@ -339,6 +347,101 @@ def test_boot_failures_are_code_3_with_a_reason(rig: Rig, tmp_path: Path) -> Non
     rig.paths.candles("BTC").rename(rig.paths.depth("BTC"))
     wrong = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert wrong.returncode == 3 and "Mismatch" in wrong.stderr and "Traceback" not in wrong.stderr
+
+
+# liquidations ----------------------------------------------------------------------------------------------------------
+
+
+def cascade(start: int, stop: int) -> list[bytes]:
+    """Three liquidations and a mark each fifth of a second; two of the three at the same moment."""
+    records = []
+    for n in range(start, stop):
+        at, qty = n * 0.2, 0.1 + n / 100
+        records.append(mark(at, 100_000.0))
+        records += [liquidation(at + 0.01, PositionSide.LONG, 99_600.0, qty + k / 1000) for k in range(2)]
+        records.append(liquidation(at + 0.02, PositionSide.SHORT, 100_400.0, qty))
+    return records
+
+
+def undisturbed_liquidations(settings: Settings, body: bytes) -> list[bytes]:
+    core = SymbolCore("BTC", settings)
+    core.on_batch(body)
+    return [out.record.tobytes() for out in core.outputs() if isinstance(out, LiquidationOut)]
+
+
+@pytest.mark.slow
+@pytest.mark.covers("F2", "E-M6")
+def test_kill_9_publishes_each_liquidation_exactly_once(rig: Rig) -> None:
+    records = cascade(0, 300)
+    rig.start()
+    for number, start in enumerate(range(0, len(records), 50)):
+        rig.put(b"".join(records[start : start + 50]))
+        if number % 4 == 3:
+            wait_for(lambda: rig.word(Word.HEAD_LIQUIDATIONS) > 0)
+            rig.kill()
+            rig.start()
+    rig.stop()
+    expected = undisturbed_liquidations(rig.settings, b"".join(records))
+    assert len(expected) == 900 and rig.liquidations() == expected
+    assert rig.word(Word.HEAD_LIQUIDATIONS) == 900
+
+
+@pytest.mark.slow
+def test_without_the_checkpoint_no_liquidation_is_published_twice(rig: Rig) -> None:
+    """The events since the last release are read again by a core that knows nothing."""
+    records = cascade(0, 200)
+    rig.start()
+    rig.put(b"".join(records[:400]))
+    wait_for(lambda: rig.word(Word.HEAD_LIQUIDATIONS) == 300)
+    rig.kill()
+    rig.paths.checkpoint("BTC").unlink(missing_ok=True)
+    rig.start()
+    rig.put(b"".join(records[400:]))
+    wait_for(lambda: rig.word(Word.HEAD_LIQUIDATIONS) == 600)
+    rig.stop()
+    assert rig.liquidations() == undisturbed_liquidations(rig.settings, b"".join(records))
+
+
+@pytest.mark.slow
+def test_a_liquidation_ring_that_was_lost_goes_on_and_is_still_at_most_once(rig: Rig) -> None:
+    records = cascade(0, 300)
+    rig.start()
+    rig.put(b"".join(records[:400]))
+    wait_for(lambda: rig.word(Word.HEAD_LIQUIDATIONS) == 300)
+    rig.stop()
+    rig.paths.liquidations("BTC").unlink()
+    rig.start()
+    rig.put(b"".join(records[400:800]))
+    wait_for(lambda: rig.word(Word.HEAD_LIQUIDATIONS) == 300)
+    rig.kill()  # numbers behind the checkpoint are those of the new ring
+    rig.start()
+    rig.put(b"".join(records[800:]))
+    wait_for(lambda: rig.word(Word.HEAD_LIQUIDATIONS) == 600)
+    rig.stop()
+    assert rig.liquidations() == undisturbed_liquidations(rig.settings, b"".join(records))[300:]
+
+
+@pytest.mark.slow
+def test_after_a_new_event_ring_liquidations_go_on_behind_those_of_the_ring(rig: Rig) -> None:
+    """What happened between the checkpoint and the kill cannot be read again: its numbers must not be waited for."""
+    records = cascade(0, 200)
+    rig.start()
+    rig.put(b"".join(records[:200]))
+    wait_for(lambda: rig.word(Word.HEAD_LIQUIDATIONS) == 150 and rig.paths.checkpoint("BTC").exists())
+    old = rig.paths.checkpoint("BTC").read_bytes()
+    rig.put(b"".join(records[200:400]))
+    wait_for(lambda: rig.word(Word.HEAD_LIQUIDATIONS) == 300)
+    rig.kill()
+    rig.paths.checkpoint("BTC").write_bytes(old)
+    rig.writer.close()
+    rig.paths.events("BTC").unlink()
+    rig.new_ring()
+    rig.seq = 0
+    rig.start()
+    rig.put(b"".join(records[400:]))
+    wait_for(lambda: rig.word(Word.HEAD_LIQUIDATIONS) == 600)
+    rig.stop()
+    assert rig.liquidations() == undisturbed_liquidations(rig.settings, b"".join(records))
 
 
 def test_the_doorbell_list() -> None:
