@@ -10,7 +10,6 @@ import math
 from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -408,24 +407,27 @@ def _ticker_mark(merged: Mapping[str, float], venue_ns: int, recv_ns: int) -> by
 def _levels(bids: Any, asks: Any) -> array[float]:
     """Flat (price, quantity) pairs of both sides, bids first. Raises BadRow unless every row is a pair of finite numbers >= 0.
 
-    PERF: whole lists are checked and converted at once; only what is not in the usual form is read level by level.
+    PERF: texts are converted in place and judged together; only levels in another form are read one by one.
     """
     if type(bids) is not list or type(asks) is not list:
         raise BadRow("not_a_list")
-    rows = bids + asks
-    if not rows:
-        return array("d")
-    if set(map(type, rows)) != {list} or set(map(len, rows)) != {2}:
-        raise BadRow("not_a_pair")
-    texts = list(chain.from_iterable(rows))
-    if set(map(type, texts)) == {str}:
-        try:
-            flat = array("d", map(float, texts))
-        except ValueError:
-            raise BadRow("not_a_number") from None
-        if min(flat) >= 0.0 and math.isfinite(sum(flat)):  # NaN passes min, but never the sum
-            return flat
-    return array("d", read_levels(rows))
+    flat: list[float] = []
+    add, usual = flat.append, True
+    for rows in (bids, asks):
+        for row in rows:
+            if type(row) is not list or len(row) != 2:
+                raise BadRow("not_a_pair")
+            price, qty = row
+            usual = usual and type(price) is str and type(qty) is str
+            try:
+                add(float(price))
+                add(float(qty))
+            except (ValueError, TypeError):
+                raise BadRow("not_a_number") from None
+    # NaN and infinities never leave the sum finite; a sum that overflows is judged level by level.
+    if flat and not (usual and min(flat) >= 0.0 and math.isfinite(sum(flat))):
+        return array("d", read_levels(bids) + read_levels(asks))
+    return array("d", flat)
 
 
 def _sample(row: Any) -> bytes:
