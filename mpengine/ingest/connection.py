@@ -2,7 +2,10 @@
 
 One `SocketKeeper` per plan; what happens to one of them touches no other. A connection is lost when the peer or the network ends
 it, when a probe stays unanswered, or when the watchdog asks for it (`reopen`). A rotation opens the successor first and closes the
-old connection only when the new one delivers (make-before-break).
+old connection only when the new one delivers (make-before-break). Every try takes its turn at the venue's gate.
+
+What the venue module wants to say goes through one outbox per connection, in order, behind the texts of the plan: it is filled
+after the opening, after each message and whenever `send_pending` is called (each clock interval).
 """
 
 from __future__ import annotations
@@ -11,19 +14,20 @@ import asyncio
 import logging
 import ssl
 import time
+from collections import deque
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed, WebSocketException
+from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
 from mpengine.config import IngestSettings
 from mpengine.ingest.backoff import reconnect_delay_s, rotation_s
-from mpengine.ingest.feeds import Feed, Life
+from mpengine.ingest.feeds import HANDSHAKES_REFUSED, RESUBSCRIBED, Feed, Life
 from mpengine.ingest.intake import Intake
 from mpengine.ingest.watchdog import SocketWatch
-from mpengine.venues.base import SocketPlan
+from mpengine.venues.base import HANDSHAKE, RestResult, SocketPlan
 from shm.board_words import Word
 
 CLOSE_TIMEOUT_S: Final = 1.0
@@ -35,6 +39,8 @@ READY_LOOK_S: Final = 0.02
 ROTATION_RETRY_S: Final = 60.0
 FAIR_SHARE: Final = 64  # messages that one socket may hand in without letting the loop turn
 TOO_BIG: Final = 1009
+OUTBOX_TEXTS: Final = 1000  # more that waits to be sent is a peer that does not read
+LONGEST_PAUSE_S: Final = 60.0  # a pause is looked at again after this, however long it is
 
 log = logging.getLogger("mpengine.ingest.connection")
 
@@ -80,9 +86,12 @@ class _Open:
 
     life: Life
     socket: Socket
-    reader: asyncio.Task[str]
-    prober: asyncio.Task[None] | None
+    reader: asyncio.Task[str] = field(init=False)
+    prober: asyncio.Task[None] | None = None
+    sender: asyncio.Task[None] | None = None
     reason: str | None = None
+    outbox: deque[str] = field(default_factory=deque)
+    filled: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class SocketKeeper:
@@ -100,6 +109,7 @@ class SocketKeeper:
         self._number = 0
         self._attempt = 0
         self._current: _Open | None = None
+        self._lives: dict[str, _Open] = {}
         self._rotate_now = asyncio.Event()
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -112,6 +122,8 @@ class SocketKeeper:
         """Runs until cancelled; closes everything then."""
         try:
             while True:
+                if not await self._admitted():
+                    await asyncio.Event().wait()  # until a restart; what is said of it, the gate's refusal has said
                 opened = await self._open()
                 if opened is not None:
                     self._current = opened
@@ -131,10 +143,51 @@ class SocketKeeper:
         """Replace the current connection as soon as a successor delivers."""
         self._rotate_now.set()
 
-    async def send_pending(self) -> None:
-        """Send what the venue module wants to say on the current connection."""
-        if self._current is not None:
-            await self._send_pending(self._current)
+    def send_pending(self) -> None:
+        """Send what the venue module wants to say on the plan's connections, as soon as they take it."""
+        for opened in list(self._lives.values()):
+            self._fill(opened)
+
+    def resubscribe(self, stream: str) -> bool:
+        """Take a stream anew on the plan's connections; False where none is open. Where the venue lets no more requests
+        through, the connection is rotated instead: a new one brings the stream as well."""
+        lives = list(self._lives.values())
+        for opened in lives:
+            if not self._intake.resubscribe(self.feed, opened.life, stream):
+                log.warning("%s %s: no request is left for %s: a new connection", self.feed.name, opened.life.name, stream)
+                self.rotate()
+            self._fill(opened)
+        if lives:
+            self.feed.did(RESUBSCRIBED)
+        return bool(lives)
+
+    # the venue's gate --------------------------------------------------------------------------------------------------
+
+    async def _admitted(self) -> bool:
+        """Wait for the turn to open a socket; False where the venue takes none from this address any more."""
+        gate = self.feed.gate
+        while True:
+            while (pause_ns := gate.pause_ns(time.monotonic_ns())) != 0:
+                if pause_ns is None:
+                    return False
+                await asyncio.sleep(min(LONGEST_PAUSE_S, pause_ns / 1e9))
+            await asyncio.sleep(gate.turn_ns(time.monotonic_ns()) / 1e9)
+            if gate.pause_ns(time.monotonic_ns()) == 0:
+                return True
+
+    def _note_refusal(self, name: str, error: InvalidStatus) -> None:
+        """The venue answered the handshake with a status: what it means is the module's to say."""
+        reply, feed, now_ns = error.response, self.feed, time.monotonic_ns()
+        headers = {key.lower(): value for key, value in reply.headers.raw_items()}
+        verdict = self._intake.judge(feed, HANDSHAKE, reply.status_code, headers, bytes(reply.body or b""))
+        feed.did(HANDSHAKES_REFUSED)
+        if verdict.result in (RestResult.BLOCKED, RestResult.BANNED):
+            feed.policy.settle(HANDSHAKE, verdict, now_ns)  # both are about this address, whatever it asks for
+        if feed.gate.refused(verdict, now_ns):
+            log.error("%s %s: status %d: blocked, no socket before the next start", feed.name, name, reply.status_code)
+        elif pause_ns := feed.gate.pause_ns(now_ns):
+            level = logging.ERROR if verdict.result is RestResult.BANNED else logging.WARNING
+            log.log(level, "%s: %s, no socket for %.0f s", feed.name, verdict.result.name, pause_ns / 1e9)
 
     # one connection ----------------------------------------------------------------------------------------------------
 
@@ -144,6 +197,10 @@ class SocketKeeper:
         name = f"{self.plan.name}#{self._number}"
         try:
             socket = await self._dial(self.plan.url)
+        except InvalidStatus as error:
+            self._note_refusal(name, error)
+            self._note_failure(name, f"no connection: {_text(error)}", quiet=self.feed.gate.blocked)
+            return None
         except (OSError, TimeoutError, WebSocketException, EOFError, ValueError) as error:
             self._note_failure(name, f"no connection: {_text(error)}")
             return None
@@ -151,18 +208,22 @@ class SocketKeeper:
         life = Life(name, self.plan, now_ns, SocketWatch(self.plan, now_ns, self._settings.watchdog_scale))
         self._intake.opened(self.feed, life, time.time_ns())
         log.info("%s %s: open", self.feed.name, name)
-        reader = asyncio.create_task(self._read(life, socket), name=f"{self.feed.name}/{name}")
-        opened = _Open(life, socket, reader, None)
+        opened = _Open(life, socket)
+        opened.reader = asyncio.create_task(self._read(opened), name=f"{self.feed.name}/{name}")
+        self._lives[name] = opened
         if self.plan.probe is not None:
             opened.prober = asyncio.create_task(self._probe(opened, self.plan.probe), name=f"{self.feed.name}/{name}/probe")
         return opened
 
-    async def _read(self, life: Life, socket: Socket) -> str:
+    async def _read(self, opened: _Open) -> str:
         """Subscribe, then hand in messages until the connection ends; the reason."""
         try:
             for text in self.plan.subscribe:
-                await self._send(life, socket, text)
-            return await self._read_messages(life, socket)
+                await self._send(opened.life, opened.socket, text)
+            name = f"{self.feed.name}/{opened.life.name}/outbox"
+            opened.sender = asyncio.create_task(self._empty(opened), name=name)
+            self._fill(opened)
+            return await self._read_messages(opened)
         except ConnectionClosed as error:
             if error.sent is not None and error.sent.code == TOO_BIG:
                 self.feed.bad_messages += 1
@@ -171,16 +232,15 @@ class SocketKeeper:
         except (OSError, TimeoutError) as error:
             return f"broken: {_text(error)}"
 
-    async def _read_messages(self, life: Life, socket: Socket) -> str:
-        intake, feed = self._intake, self.feed
+    async def _read_messages(self, opened: _Open) -> str:
+        intake, feed, life, socket = self._intake, self.feed, opened.life, opened.socket
         payload = await socket.recv(decode=False)
         self._attempt = 0
         count = 0
         while True:
             recv_ns = time.time_ns()
             intake.message(feed, life, payload if isinstance(payload, bytes) else payload.encode(), recv_ns)
-            for text in intake.texts(feed, life):
-                await self._send(life, socket, text)
+            self._fill(opened)
             count += 1
             if count % FAIR_SHARE == 0:
                 await asyncio.sleep(0)
@@ -191,10 +251,24 @@ class SocketKeeper:
             await socket.send(text)
         self._intake.sent(self.feed, life, text)
 
-    async def _send_pending(self, opened: _Open) -> None:
+    def _fill(self, opened: _Open) -> None:
+        """Put what the venue module wants to say into the outbox."""
+        texts = self._intake.texts(self.feed, opened.life)
+        if not texts:
+            return
+        opened.outbox.extend(texts)
+        opened.filled.set()
+        if len(opened.outbox) > OUTBOX_TEXTS:
+            self._abort(opened, f"{len(opened.outbox)} texts wait to be sent")
+
+    async def _empty(self, opened: _Open) -> None:
+        """Send what is in the outbox, until cancelled or until the connection does not take it."""
         try:
-            for text in self._intake.texts(self.feed, opened.life):
-                await self._send(opened.life, opened.socket, text)
+            while True:
+                await opened.filled.wait()
+                opened.filled.clear()
+                while opened.outbox:
+                    await self._send(opened.life, opened.socket, opened.outbox.popleft())
         except (OSError, TimeoutError, WebSocketException) as error:
             self._abort(opened, f"cannot send: {_text(error)}")
 
@@ -227,23 +301,24 @@ class SocketKeeper:
         `replaced`: another one of the plan is live, so nothing is missing. `failed`: it was not our wish.
         """
         reason = opened.reason or (_reason_of(opened.reader) if opened.reader.done() else "replaced")
-        opened.reader.cancel()
-        if opened.prober is not None:
-            opened.prober.cancel()
-        task = asyncio.create_task(_close(opened))
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
+        self._lives.pop(opened.life.name, None)
+        for task in (opened.reader, opened.prober, opened.sender):
+            if task is not None:
+                task.cancel()
+        closing = asyncio.create_task(_close(opened))
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
         self._intake.lost(self.feed, opened.life, time.time_ns(), replaced=replaced, reason=reason)
         if failed:
             self._note_failure(opened.life.name, reason)
         else:
             log.info("%s %s: closed (%s)", self.feed.name, opened.life.name, reason)
 
-    def _note_failure(self, name: str, reason: str) -> None:
+    def _note_failure(self, name: str, reason: str, *, quiet: bool = False) -> None:
         self.feed.reconnects += 1
         self.feed.last_error = f"{name}: {reason}"
         self._intake.counts.add(Word.RECONNECTS)
-        log.warning("%s %s: %s", self.feed.name, name, reason)
+        log.log(logging.INFO if quiet else logging.WARNING, "%s %s: %s", self.feed.name, name, reason)
 
     async def _close_all(self) -> None:
         if self._current is not None:
@@ -280,6 +355,8 @@ class SocketKeeper:
 
     async def _rotate(self, old: _Open) -> bool:
         """Open the successor and hand over; False where it does not come or does not deliver, the old one then stays."""
+        if not await self._admitted_while(old):
+            return False
         new = await self._open()
         if new is None:
             return False
@@ -297,13 +374,23 @@ class SocketKeeper:
         self._end(old, replaced=ready, failed=not ready)
         return True
 
+    async def _admitted_while(self, old: _Open) -> bool:
+        """As `_admitted`, and False as soon as the old connection ends: that must not wait."""
+        admitted = asyncio.create_task(self._admitted())
+        try:
+            await asyncio.wait({admitted, old.reader}, return_when=asyncio.FIRST_COMPLETED)
+            return admitted.done() and admitted.result()
+        finally:
+            admitted.cancel()
+
     async def _wait_until_ready(self, new: _Open, old: _Open) -> bool:
-        """True as soon as each fast stream has delivered on the new connection; False when one of the two ends, or in time."""
+        """True as soon as each fast stream has delivered on the new connection, where there is none, as soon as anything came;
+        False when one of the two ends, or in time."""
         deadline = time.monotonic() + READY_TIMEOUT_S
         fast = [stream.name for stream in self.plan.streams if stream.fast]
         while not (new.reader.done() or old.reader.done()) and time.monotonic() < deadline:
             stats = self.feed.module.stats(new.life.name)
-            if all(name in stats and stats[name].messages for name in fast):
+            if new.life.seen_ns is not None and all(name in stats and stats[name].messages for name in fast):
                 return True
             await asyncio.wait({new.reader, old.reader}, timeout=READY_LOOK_S, return_when=asyncio.FIRST_COMPLETED)
         return False

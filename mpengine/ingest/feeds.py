@@ -6,13 +6,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
+from mpengine.ingest.connect_gate import ConnectGate
 from mpengine.ingest.rest_policy import RestPolicy
 from mpengine.ingest.watchdog import SocketWatch, feed_state, trades_flow
 from mpengine.schemas import FeedsDocument, FeedState, StreamFeed, VenueFeed
 from mpengine.venues.base import SocketPlan, StreamStats, VenueModule
+from shm.records import Kind
 
 MILLION = 1_000_000
 TOO_LONG: Final = "too_long"
+RESUBSCRIBED: Final = "resubscribed"
+NOT_SHOWN: Final = "liquidations_not_shown"
+HANDSHAKES_REFUSED: Final = "handshakes_refused"
 
 
 @dataclass(slots=True)
@@ -48,7 +53,8 @@ class Feed:
     """One venue as it runs. `lives`: open connections by name. `seen_ns`: last message of any kind on
     a socket, monotonic: polls that still answer must not hide a dead feed.
 
-    `bad_messages` are those that never reached the module (too long for the socket).
+    `bad_messages` are those that never reached the module (too long for the socket). `deeds`: what ingest did about a venue's
+    silence or refusals, counted by reason. `gate`: turns at opening its sockets.
     """
 
     module: VenueModule
@@ -63,9 +69,12 @@ class Feed:
     rest_errors: int = 0
     last_error: str | None = None
     plans: tuple[SocketPlan, ...] = ()
+    deeds: dict[str, int] = field(default_factory=dict)
+    gate: ConnectGate = field(init=False)
 
     def __post_init__(self) -> None:
         self.plans = tuple(self.module.sockets())
+        self.gate = ConnectGate(self.module.connect_limit)
 
     @property
     def name(self) -> str:
@@ -79,8 +88,12 @@ class Feed:
 
     @property
     def reasons(self) -> dict[str, int]:
-        """What was refused, dropped or missed, by reason; the module's own and TOO_LONG."""
-        return self.module.counters.reasons | ({TOO_LONG: self.bad_messages} if self.bad_messages else {})
+        """What was refused, dropped, missed or done about it, by reason; the module's own, TOO_LONG and `deeds`."""
+        return self.module.counters.reasons | ({TOO_LONG: self.bad_messages} if self.bad_messages else {}) | self.deeds
+
+    def did(self, deed: str) -> None:
+        """Count something that ingest did."""
+        self.deeds[deed] = self.deeds.get(deed, 0) + 1
 
     def begin(self, life: Life) -> None:
         """A connection is open."""
@@ -99,6 +112,31 @@ class Feed:
     def state(self, now_ns: int) -> FeedState:
         """State of the venue."""
         return feed_state(_age_s(self.seen_ns, now_ns), banned=self.policy.banned(now_ns), blocked=self.policy.blocked)
+
+
+def streams_word(feed: Feed, now_ns: int) -> int:
+    """Streams of a venue by state: LIVE + (STALE << 16) + (all others << 32), as the board has it."""
+    word = 0
+    for plan in feed.plans:
+        for stream in plan.streams:
+            word += _STREAM_UNITS.get(_state(feed, plan, stream.name, now_ns), _OTHERS)
+    return word
+
+
+_STREAM_UNITS: Final[dict[FeedState, int]] = {"LIVE": 1, "STALE": 1 << 16}
+_OTHERS: Final = 1 << 32
+
+
+def liquidation_streams(feed: Feed) -> dict[str, tuple[str, str, int]]:
+    """Symbol -> (plan, stream, opening of its oldest open connection in monotonic ns) of streams of one symbol's liquidations."""
+    found: dict[str, tuple[str, str, int]] = {}
+    for life in feed.lives.values():
+        for stream in life.plan.streams:
+            if stream.kind is Kind.LIQUIDATION and stream.symbol is not None:
+                known = found.get(stream.symbol)
+                if known is None or life.opened_ns < known[2]:
+                    found[stream.symbol] = life.plan.name, stream.name, life.opened_ns
+    return found
 
 
 def document(feeds: Iterable[Feed], wall_ns: int, now_ns: int) -> FeedsDocument:
@@ -130,21 +168,26 @@ def _stream(feed: Feed, plan: SocketPlan, stream: str, now_ns: int) -> StreamFee
     if stream in feed.totals:
         ended = feed.totals[stream]
         total = StreamTotal(ended.messages, ended.errors, ended.last_recv_ns, ended.last_venue_ns)
-    states: list[FeedState] = []
     for life in feed.lives.values():
-        if life.plan.name == plan.name:
-            connection = feed_state(_age_s(life.seen_ns, now_ns))
-            states.append(life.watch.state(stream, now_ns, connection))
-            if stats := feed.module.stats(life.name).get(stream):
-                total.include(stats)
+        if life.plan.name == plan.name and (stats := feed.module.stats(life.name).get(stream)):
+            total.include(stats)
     lag_ms = (total.last_recv_ns - total.last_venue_ns) / MILLION if total.last_recv_ns and total.last_venue_ns else None
     return StreamFeed(
-        state=min(states, key=_ORDER.index, default="DOWN"),
+        state=_state(feed, plan, stream, now_ns),
         messages=total.messages,
         errors=total.errors,
         last_ms=total.last_recv_ns // MILLION if total.last_recv_ns else None,
         lag_ms=lag_ms,
     )
+
+
+def _state(feed: Feed, plan: SocketPlan, stream: str, now_ns: int) -> FeedState:
+    best: FeedState = "DOWN"
+    for life in feed.lives.values():
+        if life.plan.name == plan.name:
+            state = life.watch.state(stream, now_ns, feed_state(_age_s(life.seen_ns, now_ns)))
+            best = min(best, state, key=_ORDER.index)
+    return best
 
 
 _ORDER: tuple[FeedState, ...] = ("LIVE", "STALE", "DOWN", "BANNED", "GEO_BLOCKED")

@@ -79,6 +79,34 @@ class Intake:
             self._handler_failed(feed, error, "the module's turn to speak", b"")
             return []
 
+    def resubscribe(self, feed: Feed, life: Life, stream: str) -> bool:
+        """Ask the venue module to take a stream anew; False where only a new connection helps."""
+        try:
+            return feed.module.resubscribe(life.name, stream, self.now_ns())
+        except Exception as error:  # noqa: BLE001  as with a bad message
+            self._handler_failed(feed, error, f"a new subscription of {stream}", b"")
+            return False
+
+    def overdue(self, feed: Feed) -> list[str]:
+        """Symbols whose snapshot the venue module waits for in vain."""
+        try:
+            return feed.module.snapshots_overdue(self.now_ns())
+        except Exception as error:  # noqa: BLE001  as with a bad message
+            self._handler_failed(feed, error, "the list of missing snapshots", b"")
+            return []
+
+    def replacements(self, feed: Feed) -> list[str]:
+        """Connections that the venue has announced to end."""
+        try:
+            return feed.module.replacements_wanted()
+        except Exception as error:  # noqa: BLE001  as with a bad message
+            self._handler_failed(feed, error, "the list of ending connections", b"")
+            return []
+
+    def now_ns(self) -> int:
+        """The time that venue modules are told, ns of the wall clock."""
+        return time.time_ns()
+
     # messages ----------------------------------------------------------------------------------------------------------
 
     def message(self, feed: Feed, life: Life, payload: bytes, recv_ns: int) -> None:
@@ -202,6 +230,10 @@ class StampedIntake(Intake):
         self._grid = ClockGrid(interval_ns)
         self._now_ns = 0
         self._asking = 0
+
+    def now_ns(self) -> int:
+        """The capture's time that has been reached."""
+        return self._now_ns or time.time_ns()
 
     def opened(self, feed: Feed, life: Life, recv_ns: int) -> None:
         """As in `Intake`, at the time that has been reached."""

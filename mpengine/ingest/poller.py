@@ -21,10 +21,14 @@ from mpengine.ingest.counts import Rarely
 from mpengine.ingest.feeds import Feed
 from mpengine.ingest.intake import Intake
 from mpengine.ingest.merge import Key
+from mpengine.ingest.rest_policy import paced
 from mpengine.venues.base import RestCall, RestResult, RestVerdict
 from shm.board_words import Word
 
-CONCURRENT: Final = 8
+CONCURRENT: Final = 32
+SNAPSHOT_PLACES: Final = 2
+"""Connections of the client that repeated calls never take: a snapshot does not wait behind polls that hang."""
+JSON: Final = {"Content-Type": "application/json"}
 CHUNK: Final = 65_536
 LONGEST_SLEEP_S: Final = 3600.0
 LOGGED_EVERY_S: Final = 600.0
@@ -61,15 +65,15 @@ class Poller:
     async def run(self) -> None:
         """Repeat the venue's calls until cancelled; closes the client then."""
         timeout = aiohttp.ClientTimeout(total=self._settings.rest_timeout_s)
-        connector = aiohttp.TCPConnector(limit=CONCURRENT + 1)
+        connector = aiohttp.TCPConnector(limit=CONCURRENT + SNAPSHOT_PLACES)
         headers = {"User-Agent": self._agent}
         async with aiohttp.ClientSession(
             connector=connector, timeout=timeout, headers=headers, cookie_jar=aiohttp.DummyCookieJar()
         ) as self._session:
             try:
                 async with asyncio.TaskGroup() as tasks:
-                    for call in self.feed.module.polls():
-                        tasks.create_task(self._repeat(call), name=f"{self.feed.name}/{call.name}")
+                    for delay_s, call in paced(self.feed.module.polls()):
+                        tasks.create_task(self._repeat(call, delay_s), name=f"{self.feed.name}/{call.name}")
                     await asyncio.Event().wait()
             finally:
                 self._session = None
@@ -92,9 +96,10 @@ class Poller:
             self._note_trouble(call, verdict, reply)
         return verdict.result
 
-    async def _repeat(self, call: RestCall) -> None:
+    async def _repeat(self, call: RestCall, delay_s: float) -> None:
         """Requests of one call, each when it is due and allowed, for as long as it can be allowed at all."""
         policy = self.feed.policy
+        await asyncio.sleep(delay_s)
         while True:
             now_ns = time.monotonic_ns()
             wait_ns = policy.wait_ns(call, now_ns)
@@ -103,7 +108,8 @@ class Poller:
                 return
             if wait_ns == 0:
                 async with self._places:
-                    await self.request(call)
+                    if await self.request(call) is None:
+                        continue  # what it had to wait for came up while it waited for its place
                 wait_ns = policy.next_ns(call, now_ns, time.monotonic_ns()) - time.monotonic_ns()
             await asyncio.sleep(min(LONGEST_SLEEP_S, max(0, wait_ns) / 1e9))
 
@@ -121,10 +127,11 @@ class Poller:
         if self._session is None:
             raise OSError("the client is closed")
         url = URL(self._base_url + call.path, encoded=True)
-        async with self._session.get(url, allow_redirects=False) as response:
+        method, headers = ("GET", None) if call.body is None else ("POST", JSON)
+        async with self._session.request(method, url, data=call.body, headers=headers, allow_redirects=False) as response:
             body = await self._body(response)
-            headers = {name.lower(): value for name, value in response.headers.items()}
-            return _Reply(response.status, headers, body, time.time_ns())
+            said = {name.lower(): value for name, value in response.headers.items()}
+            return _Reply(response.status, said, body, time.time_ns())
 
     async def _body(self, response: aiohttp.ClientResponse) -> bytes:
         limit = self._settings.rest_body_bytes

@@ -10,26 +10,30 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import faulthandler
 import logging
+import os
 import random
+import threading
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from mpengine.config import Settings, VenuesSettings, decode
-from shm.board_words import Role, Word, parse_errors_word
+from shm.board_words import VENUE_STATES, Role, Word, parse_errors_word, venue_state_word, venue_streams_word
 from shm.process_shell import BootFailure, ProcessShell, run_main
 
 if TYPE_CHECKING:
     from mpengine.ingest.capture_file import CaptureHeader
     from mpengine.ingest.connection import SocketKeeper
+    from mpengine.ingest.cross_watch import CrossWatch
     from mpengine.ingest.feeds import Feed
     from mpengine.ingest.intake import Intake
     from mpengine.ingest.recorder import Recorder
     from mpengine.ingest.rings import Rings
     from mpengine.ingest.routing import Router
-    from mpengine.ingest.snapshots import BoardWishes, RecordWishes
     from mpengine.ingest.watchdog import Finding
     from shm.board import BoardReader
     from shm.document import DocumentWriter
@@ -38,6 +42,7 @@ DOCUMENT_S: Final = 1.0
 RESTART_S: Final = 1.0
 CLOSE_S: Final = 1.5
 RECORDER_CLOSE_S: Final = 1.0
+STOP_LIMIT_S: Final = 5.0
 REFUSALS_LOGGED_S: Final = 60.0
 
 log = logging.getLogger("mpengine.ingest")
@@ -54,6 +59,7 @@ class Ingest:
         # Imported here: the process is on the board and beats before it loads its sockets.
         from mpengine import venues
         from mpengine.ingest.counts import Counts, Rarely
+        from mpengine.ingest.cross_watch import CrossWatch
         from mpengine.ingest.feeds import Feed
         from mpengine.ingest.wall_clock import JumpWatch
 
@@ -69,6 +75,11 @@ class Ingest:
         self._ticks = 0
         self._document_ns = 0
         self._keepers: list[SocketKeeper] = []
+        # Only a venue that claims to push every liquidation can be measured by what the others show.
+        scale = settings.ingest.watchdog_scale
+        self._cross: list[tuple[Feed, CrossWatch]] = [
+            (feed, CrossWatch(scale)) for feed in self._feeds if feed.module.sampling == "all_500ms"
+        ]
         self._board: BoardReader | None = None
         self._rings: Rings | None = None
         self._documents: DocumentWriter | None = None
@@ -141,6 +152,9 @@ class Ingest:
         try:
             await self._turn_until(stop, intake)
         finally:
+            limit = threading.Timer(STOP_LIMIT_S, _give_up)
+            limit.daemon = True
+            limit.start()
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks, timeout=CLOSE_S)
@@ -185,7 +199,8 @@ class Ingest:
         keepers = [SocketKeeper(feed, plan, intake, settings, dial, random.random) for plan in feed.plans]
         self._keepers += keepers
         poller = Poller(feed, getattr(self._settings.venues, feed.name).rest_url, intake, settings, __version__)
-        desk = SnapshotDesk(feed, poller, keepers, self._counts, settings.snapshot_interval_s)
+        overdue = partial(intake.overdue, feed)
+        desk = SnapshotDesk(feed, poller, keepers, self._counts, settings.snapshot_interval_s, overdue)
         wishes = self._wishes(feed)
         runs: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
             "rest": poller.run,
@@ -194,16 +209,19 @@ class Ingest:
         }
         return [asyncio.create_task(self._forever(f"{feed.name}/{name}", run)) for name, run in runs.items()]
 
-    def _wishes(self, feed: Feed) -> BoardWishes | RecordWishes:
+    def _wishes(self, feed: Feed) -> Callable[[int], Iterable[str]]:
         """Where snapshot requests come from: the engines' rows; without a board the needs of a recording."""
         from mpengine.ingest.snapshots import BoardWishes, RecordWishes, book_flows
 
+        wire, served = feed.module.wire_snapshots, self._settings.ingest.receive_clock == "sender"
+        if wire and (served or self._board is None):
+            return lambda _now_ns: ()  # each connection brings its snapshots, a served capture those that were recorded
         if self._board is None:
             return RecordWishes(feed)
         rows = {symbol: row for symbol in self._settings.symbols if (row := self._board.row_of(f"engine-{symbol}")) is not None}
-        if self._settings.ingest.receive_clock == "sender":
-            # The stamp of a recorded snapshot says where it belongs, so there is nothing to wait for.
-            return BoardWishes(self._board, rows, feed.module.venue, lambda _symbol: True)
+        if served or wire:
+            # The stamp of a recorded snapshot says where it belongs, and a subscription begins with one: nothing to wait for.
+            return BoardWishes(self._board, rows, feed.module.venue, lambda _symbol: True, fresh=wire)
         return BoardWishes(self._board, rows, feed.module.venue, lambda symbol: book_flows(feed, symbol))
 
     async def _forever(self, name: str, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -214,6 +232,9 @@ class Ingest:
             except Exception:
                 self._counts.add(Word.HANDLER_ERRORS)
                 log.exception("%s failed and is started again", name)
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():
+                    return  # what failed hid the cancellation, which does not come twice
             await asyncio.sleep(RESTART_S)
 
     async def _turn_until(self, stop: asyncio.Event, intake: Intake) -> None:
@@ -236,17 +257,59 @@ class Ingest:
             log.warning("the wall clock was set by %.3f s", jump_ns / 1e9)
         intake.tick(wall_ns)
         self._ticks += 1
-        for keeper in self._keepers:
-            self._look_after(keeper, now_ns)
+        self._look_after_venues(intake, now_ns)
         self._count(intake)
         if now_ns - self._document_ns >= DOCUMENT_S * 1e9:
             self._document_ns = now_ns
             self._publish(wall_ns, now_ns)
         self._counts.publish(self._shell.row)
+        self._tell_states(now_ns)
         self._shell.row.set(Word.LAST_INPUT_NS, max((feed.seen_ns or 0 for feed in self._feeds), default=0))
         self._shell.beat(progress=self._ticks + self._counts.get(Word.MESSAGES))
 
     # watching ----------------------------------------------------------------------------------------------------------
+
+    def _look_after_venues(self, intake: Intake, now_ns: int) -> None:
+        """Act on silence, on announced ends, and send what the venue modules want to say."""
+        for keeper in self._keepers:
+            self._look_after(keeper, now_ns)
+        for feed in self._feeds:
+            for name in intake.replacements(feed):
+                for keeper in self._keepers:
+                    if keeper.feed is feed and keeper.life is not None and keeper.life.name == name:
+                        log.info("%s %s: the venue ends it, its successor is opened", feed.name, name)
+                        keeper.rotate()
+        for feed, watch in self._cross:
+            self._compare_liquidations(feed, watch, now_ns)
+        for keeper in self._keepers:
+            keeper.send_pending()
+
+    def _compare_liquidations(self, feed: Feed, watch: CrossWatch, now_ns: int) -> None:
+        from mpengine.ingest.feeds import NOT_SHOWN, liquidation_streams
+
+        others: dict[str, int] = {}
+        for other in self._feeds:
+            if other is not feed:
+                for symbol, total in other.module.counters.liquidations.items():
+                    others[symbol] = others.get(symbol, 0) + total
+        streams = liquidation_streams(feed)
+        since_ns = {symbol: opened_ns for symbol, (_plan, _stream, opened_ns) in streams.items()}
+        for symbol, shown in watch.look(feed.module.counters.liquidations, others, now_ns, since_ns=since_ns).items():
+            plan, stream, _ = streams[symbol]
+            feed.did(NOT_SHOWN)
+            log.warning("%s %s: silent while other venues show %d liquidations: subscribed anew", feed.name, stream, shown)
+            for keeper in self._keepers:
+                if keeper.feed is feed and keeper.plan.name == plan:
+                    keeper.resubscribe(stream)
+
+    def _tell_states(self, now_ns: int) -> None:
+        """State of each venue and of its streams, on the board."""
+        from mpengine.ingest.feeds import streams_word
+
+        row = self._shell.row
+        for feed in self._feeds:
+            row.set(venue_state_word(feed.module.venue), VENUE_STATES.index(feed.state(now_ns)))
+            row.set(venue_streams_word(feed.module.venue), streams_word(feed, now_ns))
 
     def _look_after(self, keeper: SocketKeeper, now_ns: int) -> None:
         feed, life = keeper.feed, keeper.life
@@ -265,6 +328,9 @@ class Ingest:
                 log.warning("%s %s: silent for %.1f s", name, stream, silent_s)
             case Action.RECOVERED:
                 log.info("%s %s: delivers again after %.1f s", name, stream, silent_s)
+            case Action.RESUBSCRIBE:
+                log.warning("%s %s: silent for %.1f s: subscribed anew", name, stream, silent_s)
+                keeper.resubscribe(stream)
             case Action.REOPEN:
                 keeper.reopen(f"{stream} silent for {silent_s:.1f} s")
             case Action.WRONG_ROUTE:
@@ -311,6 +377,12 @@ class Ingest:
         except Refused as error:
             self._counts.put(Word.REFUSED_DOCUMENTS, self._documents.refused)
             log.error("the feeds document was refused: %s", error)
+
+
+def _give_up() -> None:
+    """The stop takes too long: say where it hangs and end. The rings are as after a kill, which costs nothing that was flushed."""
+    faulthandler.dump_traceback(2)
+    os._exit(1)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -6,7 +6,8 @@ All times are ns of one monotonic clock.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Final
 
 from mpengine.ingest.backoff import REST_FIRST_S, REST_MAX_S, doubling_s
@@ -22,6 +23,14 @@ WEIGHT_SKIP_RATIOS: Final = 1200
 WEIGHT_SKIP_POLLS: Final = 1800
 WEIGHT_MEMORY_S: Final = 60.0  # the figure counts one minute: older ones say nothing, and without replies there are no new ones
 HEAVY_SNAPSHOT_GAP_S: Final = 10.0
+BUDGET_WINDOW_S: Final = 300.0
+BUDGET_REQUESTS: Final = 900
+"""Of the 1000 requests that the venue allows this address in five minutes for its statistics (`spec: exchanges`, section 3.6)."""
+BUDGET_BURST: Final = 90
+BUDGET_PER_S: Final = (BUDGET_REQUESTS - BUDGET_BURST) / BUDGET_WINDOW_S
+"""A bucket of the burst, filled at this rate, never lets more than BUDGET_REQUESTS through in any window."""
+
+_BUDGET_STEP_NS: Final = int(SECOND / BUDGET_PER_S)
 
 CallKey = tuple[str, str | None]
 
@@ -29,6 +38,25 @@ CallKey = tuple[str, str | None]
 def key_of(call: RestCall) -> CallKey:
     """What makes two requests the same call."""
     return call.name, call.symbol
+
+
+def paced(calls: Iterable[RestCall]) -> list[tuple[float, RestCall]]:
+    """The repeated calls of a venue with the delay of their first request in s; those of one budget with an interval that fits it.
+
+    Where the statistics calls together ask for more than BUDGET_PER_S, all their intervals grow by the same factor, and what is
+    beyond the burst begins one after the other. Calls without an interval are left out.
+    """
+    repeated = [(call, call.interval_s) for call in calls if call.interval_s is not None]
+    rate_per_s = sum(1.0 / interval_s for call, interval_s in repeated if call.budget == "futures_data")
+    factor = max(1.0, rate_per_s / BUDGET_PER_S)
+    result, place = [], 0
+    for call, interval_s in repeated:
+        if call.budget != "futures_data":
+            result.append((0.0, call))
+            continue
+        place += 1
+        result.append((max(0, place - BUDGET_BURST) / BUDGET_PER_S, replace(call, interval_s=interval_s * factor)))
+    return result
 
 
 @dataclass(slots=True)
@@ -42,6 +70,7 @@ class RestPolicy:
 
     __slots__ = (
         "_banned_until_ns",
+        "_budget_ns",
         "_calls",
         "_half_until_ns",
         "_paused_until_ns",
@@ -57,6 +86,7 @@ class RestPolicy:
         self._paused_until_ns = 0
         self._banned_until_ns = 0
         self._half_until_ns = 0
+        self._budget_ns = 0
         self._snapshot_sent_ns: int | None = None
         self._used: int | None = None
         self._used_at_ns = 0
@@ -68,12 +98,14 @@ class RestPolicy:
         if self.blocked or call.name in self._unauthorized:
             return None
         until = max(self._paused_until_ns, self._state(call).off_until_ns)
-        return max(0, until - now_ns) or self._weight_wait_ns(call, now_ns)
+        return max(0, until - now_ns) or self._weight_wait_ns(call, now_ns) or self._budget_wait_ns(call, now_ns)
 
     def sent(self, call: RestCall, now_ns: int) -> None:
         """A request goes out."""
         if call.interval_s is None:
             self._snapshot_sent_ns = now_ns
+        if call.budget == "futures_data":
+            self._budget_ns = max(self._budget_ns, now_ns) + _BUDGET_STEP_NS
 
     def settle(self, call: RestCall, verdict: RestVerdict, now_ns: int) -> None:
         """What the reply to a request meant; a timeout or a broken connection is TRANSIENT."""
@@ -109,6 +141,8 @@ class RestPolicy:
             raise ValueError(f"{call.name} is not repeated")
         failures = self._state(call).failures
         wait_s = doubling_s(failures, REST_FIRST_S, REST_MAX_S) if failures else call.interval_s
+        if call.budget == "futures_data":
+            wait_s = max(wait_s, call.interval_s)
         if now_ns < self._half_until_ns:
             wait_s = max(wait_s, 2 * call.interval_s)
         return max(now_ns, started_ns + int(wait_s * SECOND))
@@ -131,6 +165,11 @@ class RestPolicy:
     def _pause(self, verdict: RestVerdict, default_s: float, now_ns: int) -> None:
         pause_s = default_s if verdict.retry_after_s is None else verdict.retry_after_s
         self._paused_until_ns = max(self._paused_until_ns, now_ns + int(pause_s * SECOND))
+
+    def _budget_wait_ns(self, call: RestCall, now_ns: int) -> int:
+        if call.budget != "futures_data":
+            return 0
+        return max(0, self._budget_ns - (BUDGET_BURST - 1) * _BUDGET_STEP_NS - now_ns)
 
     def _weight_wait_ns(self, call: RestCall, now_ns: int) -> int:
         used = self.used_weight(now_ns)

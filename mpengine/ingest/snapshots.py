@@ -1,8 +1,10 @@
 """Book snapshots on request: an engine raises its resync word on the board, ingest answers with snapshot events.
 
+Where a subscription brings the snapshot, the answer is a new subscription, and REST only stands in for one that did not come.
 The schedule is pure: at most one request per symbol and `snapshot_interval_s`, one at a time and at most one per second over the
 whole venue, doubling to 120 s while they fail. Words only rise; at the start of ingest a word above 0 counts as a request, because
-it may have been raised while nobody was here, and an answer that is not needed costs one REST call.
+it may have been raised while nobody was here, and an answer that is not needed costs one REST call. Not so where a connection
+brings its snapshots by itself: there those words are answered already.
 """
 
 from __future__ import annotations
@@ -10,13 +12,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final, Protocol
 
 from mpengine.ingest.backoff import doubling_s
 from mpengine.ingest.counts import Counts
 from mpengine.ingest.feeds import Feed
-from mpengine.venues.base import RestCall, RestResult, SocketPlan, plan_of
+from mpengine.venues.base import RestCall, RestResult, SocketPlan
 from shm.board_words import Word, resync_word
 from shm.records import Kind
 
@@ -90,9 +92,9 @@ class SnapshotSchedule:
 class Keeper(Protocol):
     """What is needed of a `SocketKeeper`."""
 
-    plan: SocketPlan
-
-    async def send_pending(self) -> None: ...
+    @property
+    def plan(self) -> SocketPlan: ...
+    def resubscribe(self, stream: str) -> bool: ...
 
 
 class Rest(Protocol):
@@ -102,43 +104,59 @@ class Rest(Protocol):
 
 
 class SnapshotDesk:
-    """Answers the snapshot requests of one venue."""
+    """Answers the snapshot requests of one venue: `schedule` over REST, `again` by a new subscription where that brings them."""
 
-    def __init__(self, feed: Feed, rest: Rest, keepers: Iterable[Keeper], counts: Counts, interval_s: float) -> None:
+    def __init__(
+        self, feed: Feed, rest: Rest, keepers: Iterable[Keeper], counts: Counts, interval_s: float,
+        overdue: Callable[[], Iterable[str]] = tuple,
+    ) -> None:  # fmt: skip
+        """`overdue()`: symbols whose snapshot a subscription has not brought in time."""
         self.feed = feed
         self.schedule = SnapshotSchedule(interval_s)
+        self.again = SnapshotSchedule(interval_s)
         self._rest = rest
         self._keepers = list(keepers)
         self._counts = counts
+        self._overdue = overdue
 
     async def run(self, wanted: Callable[[int], Iterable[str]]) -> None:
-        """Every 50 ms take in what `wanted(now_ns)` asks for, and answer, until cancelled."""
+        """Every 50 ms take in what `wanted(now_ns)` asks for and what is overdue, and answer, until cancelled."""
+        if self.feed.module.wire_snapshots:
+            # Two at a time: a REST reply that hangs keeps no subscription waiting.
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._serve(self.again, wanted, self._resubscribe))
+                tasks.create_task(self._serve(self.schedule, lambda _now_ns: self._overdue(), self._request))
+        else:
+            await self._serve(self.schedule, wanted, self._request)
+
+    async def _serve(
+        self, schedule: SnapshotSchedule, wanted: Callable[[int], Iterable[str]], answer: Callable[[str], Awaitable[bool | None]]
+    ) -> None:
         while True:
             for one in wanted(time.monotonic_ns()):
-                self.schedule.ask(one)
-            symbol = self.schedule.take(time.monotonic_ns())
+                schedule.ask(one)
+            symbol = schedule.take(time.monotonic_ns())
             if symbol is None:
                 await asyncio.sleep(LOOK_S)
                 continue
             ok: bool | None = False
             try:
-                ok = await self._answer(symbol)
+                ok = await answer(symbol)
             finally:
                 if ok is None:
-                    self.schedule.put_off(symbol, time.monotonic_ns())
+                    schedule.put_off(symbol, time.monotonic_ns())
                 else:
-                    self.schedule.done(symbol, ok, time.monotonic_ns())
+                    schedule.done(symbol, ok, time.monotonic_ns())
 
-    async def _answer(self, symbol: str) -> bool | None:
-        """Whether the request succeeded; None where it may not be sent now."""
+    async def _request(self, symbol: str) -> bool | None:
+        """Whether REST brought the snapshot; None where it may not be asked now. True without a call: nothing can be done."""
         call = self.feed.module.snapshot_call(symbol)
         if call is None:
-            ok = await self._resubscribe(symbol)
-        else:
-            result = await self._rest.request(call)
-            if result is None:
-                return None
-            ok = result is RestResult.OK
+            return True
+        result = await self._rest.request(call)
+        if result is None:
+            return None
+        ok = result is RestResult.OK
         if ok:
             self._counts.add(Word.RESYNC_DONE)
         log.log(
@@ -147,21 +165,17 @@ class SnapshotDesk:
         return ok
 
     async def _resubscribe(self, symbol: str) -> bool:
-        """The venue gives snapshots over the socket: ask on each connection that carries the book. False where there is none."""
-        asked = False
-        for keeper in self._keepers:
-            if carries_book(keeper.plan, symbol):
-                for name in list(self.feed.lives):
-                    if plan_of(name) == keeper.plan.name:
-                        self.feed.module.resubscribe(name, symbol, time.time_ns())
-                        asked = True
-                await keeper.send_pending()
-        return asked
-
-
-def carries_book(plan: SocketPlan, symbol: str) -> bool:
-    """Whether a socket carries the book of a symbol."""
-    return any(stream.kind is Kind.DEPTH and stream.symbol == symbol for stream in plan.streams)
+        """Take the book's stream anew on each connection that carries it. Where there is none, the next one brings the snapshot."""
+        asked = [
+            keeper.resubscribe(stream.name)
+            for keeper in self._keepers
+            for stream in keeper.plan.streams
+            if stream.kind is Kind.DEPTH and stream.symbol == symbol
+        ]
+        if any(asked):
+            self._counts.add(Word.RESYNC_DONE)
+            log.info("%s %s: book snapshot asked for by a new subscription", self.feed.name, symbol)
+        return True
 
 
 class Words(Protocol):
@@ -177,15 +191,18 @@ class BoardWishes:
     and the next one may only be asked for after the interval.
     """
 
-    def __init__(self, board: Words, rows: dict[str, int], venue: int, flows: Callable[[str], bool]) -> None:
+    def __init__(
+        self, board: Words, rows: dict[str, int], venue: int, flows: Callable[[str], bool], *, fresh: bool = False
+    ) -> None:
+        """`fresh`: this process's connections bring their snapshots by themselves, so words raised before it began are answered."""
         self._board = board
         self._rows = rows
         self._flows = flows
         self._word = resync_word(venue)
-        self._seen = dict.fromkeys(rows, 0)
+        self._seen = {symbol: board.get(row, self._word) if fresh else 0 for symbol, row in rows.items()}
 
     def __call__(self, now_ns: int) -> list[str]:
-        """Symbols whose word has changed since the last look, or is above 0 at the first one."""
+        """Symbols whose word has changed since the last look, or, unless `fresh`, is above 0 at the first one."""
         wanted = []
         for symbol, row in self._rows.items():
             value = self._board.get(row, self._word)

@@ -27,6 +27,7 @@ class Action(Enum):
     """What silence calls for. WRONG_ROUTE is a REOPEN that says why, as an error."""
 
     WARN = "warn"
+    RESUBSCRIBE = "resubscribe"
     REOPEN = "reopen"
     WRONG_ROUTE = "wrong route"
     RECOVERED = "recovered"
@@ -42,7 +43,7 @@ class Finding:
 
 
 class _StreamWatch:
-    __slots__ = ("acted", "errors", "messages", "plan", "seen_ns", "warned")
+    __slots__ = ("acted", "errors", "messages", "plan", "resubscribed", "seen_ns", "warned")
 
     def __init__(self, plan: StreamPlan, opened_ns: int) -> None:
         self.plan = plan
@@ -51,6 +52,7 @@ class _StreamWatch:
         self.seen_ns = opened_ns
         self.warned = False
         self.acted = False
+        self.resubscribed = False
 
 
 class SocketWatch:
@@ -63,7 +65,7 @@ class SocketWatch:
         self._scale = scale
 
     def look(self, stats: Mapping[str, StreamStats], now_ns: int, *, trades_flow: bool) -> list[Finding]:
-        """Take the counters in; what changed since the last look. Each silence warns once and reopens once.
+        """Take the counters in; what changed since the last look. Each silence warns once, resubscribes once and reopens once.
 
         `trades_flow`: trades of the same venue arrive (on whatever socket).
         """
@@ -74,8 +76,8 @@ class SocketWatch:
             if current is not None and (current.messages, current.errors) != (watch.messages, watch.errors):
                 # An unreadable message proves the stream, not the reader: it is counted elsewhere.
                 watch.messages, watch.errors, watch.seen_ns = current.messages, current.errors, now_ns
-                if watch.warned or watch.acted:
-                    watch.warned = watch.acted = False
+                if watch.warned or watch.acted or watch.resubscribed:
+                    watch.warned = watch.acted = watch.resubscribed = False
                     findings.append(Finding(watch.plan.name, Action.RECOVERED, silent_s))
             elif action := self._judge(watch, silent_s, trades_flow):
                 findings.append(Finding(watch.plan.name, action, silent_s))
@@ -106,10 +108,14 @@ class SocketWatch:
         if is_route_canary(plan) and silent_s >= scale * WRONG_ROUTE_S and trades_flow:
             watch.acted = True
             return Action.WRONG_ROUTE
-        if plan.act_s is not None and silent_s >= scale * plan.act_s:
+        gentle = plan.act == "resubscribe"
+        if plan.act_s is not None and silent_s >= scale * plan.act_s * (2 if gentle else 1):
             watch.acted = True
             return Action.REOPEN
-        if plan.warn_s is not None and silent_s >= scale * plan.warn_s and not watch.warned:
+        if plan.act_s is not None and gentle and silent_s >= scale * plan.act_s and not watch.resubscribed:
+            watch.resubscribed = True
+            return Action.RESUBSCRIBE
+        if plan.warn_s is not None and silent_s >= scale * plan.warn_s and not (watch.warned or watch.resubscribed):
             watch.warned = True
             return Action.WARN
         return None

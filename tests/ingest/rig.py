@@ -21,6 +21,7 @@ from mpengine.ingest.feeds import Feed
 from mpengine.ingest.intake import Intake
 from mpengine.ingest.routing import Ready, Router
 from mpengine.venues.base import (
+    ConnectLimit,
     RestCall,
     RestResult,
     RestVerdict,
@@ -35,6 +36,7 @@ from shm.records import GapScope, Kind, Venue, decode, pack_event, pack_gap
 
 T = TypeVar("T")
 
+UNLIMITED = ConnectLimit(1000, 1000.0)
 DEPTH = StreamPlan("depth", "BTC", Kind.DEPTH, 5, 30, True)
 TRADES = StreamPlan("trades", "BTC", Kind.TRADE, 30, 60, False)
 FORCED = StreamPlan("forced", None, Kind.LIQUIDATION, 120, None, False)
@@ -57,6 +59,11 @@ class FakeVenue:
     log: list[tuple[Any, ...]] = field(default_factory=list)
     say: dict[str, list[str]] = field(default_factory=dict)
     rest_snapshots: bool = True
+    wire_snapshots: bool = False
+    connect_limit: ConnectLimit = UNLIMITED
+    budget: int = 1000
+    overdue: list[str] = field(default_factory=list)
+    ending: list[str] = field(default_factory=list)
     _stats: dict[str, dict[str, StreamStats]] = field(default_factory=dict)
     _events: list[Routed] = field(default_factory=list)
     _probes: dict[str, int] = field(default_factory=dict)
@@ -70,8 +77,20 @@ class FakeVenue:
     def snapshot_call(self, symbol: str) -> RestCall | None:
         return RestCall("depth", symbol, f"/depth?symbol={symbol}", 20) if self.rest_snapshots else None
 
-    def resubscribe(self, connection: str, symbol: str) -> None:
-        self.say.setdefault(connection, []).append(f"again {symbol}")
+    def snapshots_overdue(self, recv_ns: int) -> list[str]:
+        drained, self.overdue = self.overdue, []
+        return drained
+
+    def replacements_wanted(self) -> list[str]:
+        drained, self.ending = self.ending, []
+        return drained
+
+    def resubscribe(self, connection: str, stream: str, recv_ns: int) -> bool:
+        if not self.budget:
+            return False
+        self.budget -= 1
+        self.say.setdefault(connection, []).append(f"again {stream}")
+        return True
 
     def opened(self, connection: str, recv_ns: int) -> None:
         self.log.append(("opened", connection))
@@ -215,13 +234,14 @@ Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @asynccontextmanager
 async def rest_server(answer: Answer) -> AsyncIterator[str]:
-    """An HTTP server on loopback that answers every GET with `answer`; its address."""
+    """An HTTP server on loopback that answers every GET and POST with `answer`; its address."""
 
     async def handle(request: web.Request) -> web.StreamResponse:
         return await answer(request)
 
     app = web.Application()
     app.router.add_get("/{path:.*}", handle)
+    app.router.add_post("/{path:.*}", handle)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)

@@ -81,7 +81,7 @@ def test_messages_of_a_socket_reach_the_ring_and_texts_reach_the_server() -> Non
                 await until(lambda: rig.sink.numbers == list(range(200)))
                 assert exchange.heard[2:] == ["answer"]
                 rig.venue.say["public#1"] = ["asked"]
-                await keeper.send_pending()
+                keeper.send_pending()
                 await until(lambda: exchange.heard[3:] == ["asked"])
                 assert rig.feed.reconnects == 0
             assert rig.venue.log == [("opened", "public#1"), ("lost", "public#1", False)]

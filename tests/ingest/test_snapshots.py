@@ -99,12 +99,14 @@ class FakeRest:
 
 
 class FakeKeeper:
-    def __init__(self, sockets: SocketPlan) -> None:
+    def __init__(self, sockets: SocketPlan, lives: int = 1) -> None:
         self.plan = sockets
-        self.sent = 0
+        self.lives = lives
+        self.again: list[str] = []
 
-    async def send_pending(self) -> None:
-        self.sent += 1
+    def resubscribe(self, stream: str) -> bool:
+        self.again.append(stream)
+        return self.lives > 0
 
 
 class Wishes:
@@ -157,32 +159,68 @@ def test_while_rest_is_paused_an_answer_waits_without_a_failure(
     run(main())
 
 
-def test_a_venue_without_a_call_is_asked_on_the_socket_that_carries_the_book() -> None:
+def test_a_venue_whose_subscriptions_bring_snapshots_is_asked_on_the_socket_that_carries_the_book() -> None:
     async def main() -> None:
-        books, trades = plan(name="books"), plan(name="trades", streams=(TRADES,))
-        rig = Rig(FakeVenue([books, trades], rest_snapshots=False))
+        eth = StreamPlan("eth", "ETH", Kind.DEPTH, 5, 15, True, "resubscribe")
+        books, trades = plan(name="books", streams=(DEPTH, eth)), plan(name="trades", streams=(TRADES,))
+        rig, rest = Rig(FakeVenue([books, trades], wire_snapshots=True)), FakeRest()
         keepers = [FakeKeeper(books), FakeKeeper(trades)]
-        desk = SnapshotDesk(rig.feed, FakeRest(), keepers, rig.counts, 0.01)
+        desk = SnapshotDesk(rig.feed, rest, keepers, rig.counts, 0.01)
         wishes = Wishes()
+        wishes.wanted = ["BTC"]
         async with running(desk.run(wishes)):
-            rig.feed.begin(Life("books#4", books, 0, SocketWatch(books, 0, 1.0)))
-            rig.feed.begin(Life("trades#2", trades, 0, SocketWatch(trades, 0, 1.0)))
-            wishes.wanted = ["BTC"]
             await until(lambda: rig.counts.get(Word.RESYNC_DONE) == 1)
-        assert rig.venue.say == {"books#4": ["again BTC"]}
-        assert [keeper.sent for keeper in keepers] == [1, 0]
+        assert [keeper.again for keeper in keepers] == [["depth"], []]
+        assert rest.calls == []
 
     run(main())
 
 
-def test_without_a_connection_there_is_nobody_to_ask() -> None:
+def test_without_a_connection_the_next_one_brings_the_snapshot() -> None:
     async def main() -> None:
-        rig = Rig(FakeVenue([plan()], rest_snapshots=False))
-        desk = SnapshotDesk(rig.feed, FakeRest(), [FakeKeeper(plan())], rig.counts, 0.01)
-        assert not await desk._answer("BTC")
+        rig = Rig(FakeVenue([plan()], wire_snapshots=True))
+        keeper = FakeKeeper(plan(), lives=0)
+        desk = SnapshotDesk(rig.feed, FakeRest(), [keeper], rig.counts, 0.01)
+        assert await desk._resubscribe("BTC")
+        assert keeper.again == ["depth"]
         assert rig.counts.get(Word.RESYNC_DONE) == 0
 
     run(main())
+
+
+def test_a_snapshot_that_the_wire_does_not_bring_comes_by_rest_and_keeps_no_subscription_waiting() -> None:
+    async def main() -> None:
+        rig, wishes = Rig(FakeVenue([plan()], wire_snapshots=True)), Wishes()
+        asked: list[RestCall] = []
+
+        class HangingRest:
+            async def request(self, call: RestCall) -> RestResult | None:
+                asked.append(call)
+                await asyncio.sleep(30)
+                return RestResult.OK
+
+        keeper = FakeKeeper(plan())
+        desk = SnapshotDesk(rig.feed, HangingRest(), [keeper], rig.counts, 0.01, lambda: rig.intake.overdue(rig.feed))
+        async with running(desk.run(wishes)):
+            rig.venue.overdue = ["BTC"]
+            await until(lambda: [call.symbol for call in asked] == ["BTC"])
+            wishes.wanted = ["BTC"]
+            await until(lambda: keeper.again == ["depth"])
+
+    run(main())
+
+
+def test_words_from_before_the_start_are_answered_by_the_connection_itself(tmp_path: Path) -> None:
+    board = Board.create(tmp_path / "board", [RowName("engine-BTC", Role.ENGINE, 0)], {1: "ingest"})
+    row = BoardRow.attach(tmp_path / "board", 0)
+    row.set(resync_word(Venue.BYBIT), 4)
+    with BoardReader.open(tmp_path / "board") as reader:
+        wishes = BoardWishes(reader, {"BTC": 0}, Venue.BYBIT, lambda _symbol: True, fresh=True)
+        assert wishes(0) == []
+        row.set(resync_word(Venue.BYBIT), 5)
+        assert (wishes(0), wishes(0)) == (["BTC"], [])
+    row.close()
+    board.close()
 
 
 @pytest.mark.covers("F1")
