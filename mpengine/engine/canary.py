@@ -78,7 +78,8 @@ class MarkHistory:
         return len(self._marks)
 
     def on_mark(self, venue: Venue, price: float, now_ns: int) -> None:
-        """A mark at engine time `now_ns`. One of another venue begins anew: its offset would look like a return."""
+        """A mark at engine time `now_ns`. One of another venue begins anew: its offset would look like a return. So does one of an
+        earlier time: the clock was wrong."""
         marks = self._marks
         if venue is not self._venue or (marks and now_ns < marks[-1][0]):
             marks.clear()
@@ -93,10 +94,6 @@ class MarkHistory:
             if stamp_ns <= at_ns:
                 return price if at_ns - stamp_ns <= MARK_FRESH_NS else None
         return None
-
-    def clear(self) -> None:
-        """Forget all marks."""
-        self._marks.clear()
 
     def state_of(self) -> dict[str, Any]:
         """Everything needed to go on from here."""
@@ -231,10 +228,6 @@ class Canaries:
             canary = self._venues[venue] = DirectionCanary(venue)
         canary.on_event(side, price, self._marks.at(at_ns), self._marks.at(at_ns - MINUTE_NS))
         self._cross.on_event(venue, side)
-
-    def on_clock_set_back(self) -> None:
-        """Engine time began anew: marks of the wrong time are worth nothing; verdicts stay."""
-        self._marks.clear()
 
     def documents(self) -> tuple[dict[str, DirectionCanaries], Canary | None]:
         """(venue -> its canaries in venue order, the cross-venue canary) for the STATUS document."""

@@ -377,7 +377,6 @@ class SymbolCore:
         self._behind_since_ns = None
         self._prices.clear()
         self._liquidations.on_clock_set_back()
-        self._canaries.on_clock_set_back()
         self._ratios.clear()
         self._last_minute = None
         self._oi = OpenInterest()
@@ -530,8 +529,8 @@ class SymbolCore:
         """Number of the next realised liquidation."""
         return self._liquidations.next_number
 
-    def number_liquidations(self, number: int, after_ns: int | None = None) -> None:
-        """The next liquidation gets this number. `after_ns`: none is given out up to this engine time; None: as the state says."""
+    def number_liquidations(self, number: int, after_ns: int) -> None:
+        """The next liquidation gets this number, and none is given out up to engine time `after_ns`: it may have been published."""
         self._liquidations.number_from(number, after_ns)
 
     # checkpoint --------------------------------------------------------------------------------------------------------

@@ -152,11 +152,9 @@ class Liquidations:
         """A minute was rolled with this candle price: what events are judged against while there is no mark."""
         self._last_src = src
 
-    def number_from(self, number: int, after_ns: int | None = None) -> None:
-        """The next output has this number. `after_ns`: none comes of events up to this engine time; None: as before."""
-        self.next_number = number
-        if after_ns is not None:
-            self._after_ns = after_ns
+    def number_from(self, number: int, after_ns: int) -> None:
+        """The next output has this number, and none comes of events up to engine time `after_ns`."""
+        self.next_number, self._after_ns = number, after_ns
 
     def on_clock_set_back(self) -> None:
         """Engine time began anew: what was published with a later time is no measure any more."""

@@ -218,6 +218,7 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     """The whole state of a core and its place in the event stream.
 
     `position` belongs to the ring of `ring_uuid`; `sources`: source -> (epoch, next running number), which outlives a ring.
+    `liquidations_uuid`: the ring of realised liquidations that the numbers in the state are those of.
     """
 
     schema: int = CHECKPOINT_SCHEMA
@@ -226,6 +227,7 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     ring_uuid: int
     position: int
     sources: dict[int, tuple[int, int]]
+    liquidations_uuid: int = 0
     state: dict[str, Any]
 
 

@@ -318,8 +318,11 @@ def test_a_venue_with_inverted_sides_is_red_in_the_status_document_within_50_eve
     assert not any(one.return_sign.alarm for name, one in status.items() if name != venue.label)
 
 
-def test_marks_of_another_venue_that_does_not_lead_are_no_reference() -> None:
+def test_marks_of_a_venue_that_does_not_lead_are_no_reference_and_no_return() -> None:
     core = new_core()
-    core.on_batch(clock(0) + mark_of(0.5, 100_000.0) + mark_of(0.6, 104_000.0, Venue.BYBIT) + liquidated(1, 100_000.0))
+    core.on_batch(clock(0) + b"".join(mark_of(n, 100_000.0 + n) + mark_of(n + 0.1, 104_000.0 - n, Venue.BYBIT) for n in range(70)))
+    core.on_batch(liquidated(69.5, 100_069.0, side=SHORT))
     (one,) = given_out(core)
     assert one.record["flags"] == LiquidationFlag.NONE
+    return_sign = core.status("live").canaries["okx"].return_sign
+    assert (return_sign.events, return_sign.bad) == (1, 0)

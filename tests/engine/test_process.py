@@ -34,6 +34,13 @@ from tests.engine.test_core import book_start, rich_stream, split
 
 ROW = 2
 UNITS = 1 << 16
+FULL_DISK = """import os
+if os.environ.get('FULL_DISK'):
+    import mpengine.engine.storage as storage
+    def full(*_args, **_kwargs):
+        raise OSError(28, 'No space left on device')
+    storage.write_atomic = full
+"""
 
 
 def wait_for(what: Callable[[], Any], seconds: float = 20.0) -> Any:
@@ -289,15 +296,7 @@ def test_an_older_checkpoint_than_the_ring_still_holds_is_a_gap(rig: Rig) -> Non
 @pytest.mark.slow
 @pytest.mark.covers("F12")
 def test_a_disk_that_takes_no_checkpoint_does_not_stop_the_engine(rig: Rig, tmp_path: Path) -> None:
-    (tmp_path / "sitecustomize.py").write_text(
-        "import os\n"
-        "if os.environ.get('FULL_DISK'):\n"
-        "    import mpengine.engine.storage as storage\n"
-        "    def full(*_args, **_kwargs):\n"
-        "        raise OSError(28, 'No space left on device')\n"
-        "    storage.write_atomic = full\n",
-        encoding="utf-8",
-    )
+    (tmp_path / "sitecustomize.py").write_text(FULL_DISK, encoding="utf-8")
     rig.start(FULL_DISK="1", PYTHONPATH=python_path(tmp_path))
     rig.put(book_start())
     batch = clocks(1, 1) * 4000
@@ -403,22 +402,45 @@ def test_without_the_checkpoint_no_liquidation_is_published_twice(rig: Rig) -> N
 
 
 @pytest.mark.slow
-def test_a_liquidation_ring_that_was_lost_goes_on_and_is_still_at_most_once(rig: Rig) -> None:
+def test_a_liquidation_ring_that_was_lost_goes_on_and_is_still_at_most_once(rig: Rig, tmp_path: Path) -> None:
+    """Even if the engine dies again before a checkpoint knows of the new ring."""
+    (tmp_path / "sitecustomize.py").write_text(FULL_DISK, encoding="utf-8")
     records = cascade(0, 300)
     rig.start()
     rig.put(b"".join(records[:400]))
     wait_for(lambda: rig.word(Word.HEAD_LIQUIDATIONS) == 300)
     rig.stop()
     rig.paths.liquidations("BTC").unlink()
-    rig.start()
+    rig.start(FULL_DISK="1", PYTHONPATH=python_path(tmp_path))
     rig.put(b"".join(records[400:800]))
-    wait_for(lambda: rig.word(Word.HEAD_LIQUIDATIONS) == 300)
-    rig.kill()  # numbers behind the checkpoint are those of the new ring
+    wait_for(lambda: rig.word(Word.EVENTS) == 800 and rig.word(Word.HEAD_LIQUIDATIONS) == 300)
+    rig.kill()
     rig.start()
     rig.put(b"".join(records[800:]))
     wait_for(lambda: rig.word(Word.HEAD_LIQUIDATIONS) == 600)
     rig.stop()
     assert rig.liquidations() == undisturbed_liquidations(rig.settings, b"".join(records))[300:]
+
+
+@pytest.mark.slow
+def test_a_liquidation_ring_that_was_put_back_from_a_copy_loses_no_new_one(rig: Rig) -> None:
+    records = cascade(0, 300)
+    rig.start()
+    rig.put(b"".join(records[:400]))
+    wait_for(lambda: rig.word(Word.HEAD_LIQUIDATIONS) == 300)
+    rig.stop()
+    copy = rig.paths.liquidations("BTC").read_bytes()
+    rig.start()
+    rig.put(b"".join(records[400:800]))
+    wait_for(lambda: rig.word(Word.HEAD_LIQUIDATIONS) == 600)
+    rig.stop()
+    rig.paths.liquidations("BTC").write_bytes(copy)
+    rig.start()
+    rig.put(b"".join(records[800:]))
+    wait_for(lambda: rig.word(Word.HEAD_LIQUIDATIONS) == 600)
+    rig.stop()
+    expected = undisturbed_liquidations(rig.settings, b"".join(records))
+    assert rig.liquidations() == expected[:300] + expected[600:]
 
 
 @pytest.mark.slow
