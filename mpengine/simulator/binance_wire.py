@@ -413,7 +413,7 @@ class BinanceWire:
     def closed(self, session: Session) -> None:
         self.listeners.clear(session)
 
-    def rest(self, path: str, query: Mapping[str, str], client: str, now_ns: int) -> Reply:
+    def rest(self, path: str, query: Mapping[str, str], client: str, now_ns: int, body: bytes = b"") -> Reply:
         return self._rest.reply(path, query, client, now_ns)
 
     def publish(self, changes: list[Changes]) -> Iterator[Delivery]:

@@ -116,7 +116,7 @@ class Loopback:
         for plan in link.module.sockets():
             link.number += 1
             address = urlsplit(plan.url)
-            path = "/" + unquote(address.path).strip("/").partition("/")[2]
+            path = unquote(address.path).removeprefix(f"/{link.wire.name}")
             session = link.wire.open(path, dict(parse_qsl(address.query)), self.now_ns)
             if session is None:
                 raise ValueError(f"{link.wire.name} has no {path}")

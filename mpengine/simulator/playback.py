@@ -67,7 +67,7 @@ class CaptureBinance:
         """Nothing: there is no market behind it."""
         return iter(())
 
-    def rest(self, path: str, query: Mapping[str, str], client: str, now_ns: int) -> Reply:
+    def rest(self, path: str, query: Mapping[str, str], client: str, now_ns: int, body: bytes = b"") -> Reply:
         """Calls that no capture holds."""
         if path == "/fapi/v1/ping":
             return Reply(200, b"{}", {"Content-Type": "application/json"})
@@ -139,7 +139,7 @@ class CaptureSource:
             for socket in list(server.sockets.values()):
                 socket.close(NORMAL_CLOSURE)
 
-    async def answer(self, venue: VenueWire, path: str, query: Mapping[str, str], client: str) -> Reply:
+    async def answer(self, venue: VenueWire, path: str, query: Mapping[str, str], client: str, body: bytes = b"") -> Reply:
         call = CALLS.get(path)
         if call is None:
             return venue.rest(path, query, client, time.monotonic_ns())

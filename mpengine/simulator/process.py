@@ -25,11 +25,15 @@ import uvloop
 from mpengine.config import Settings, decode
 from mpengine.ingest.capture_file import CaptureError
 from mpengine.simulator.binance_wire import BinanceWire
+from mpengine.simulator.bybit_wire import BybitWire
 from mpengine.simulator.faults import FaultTable
+from mpengine.simulator.hyperliquid_wire import HyperliquidWire
 from mpengine.simulator.market import Market, SymbolSpec
+from mpengine.simulator.okx_wire import OkxWire
 from mpengine.simulator.playback import CaptureBinance, CaptureSource
 from mpengine.simulator.server import MarketSource, SimulatorServer
 from mpengine.simulator.symbols import spec, specs
+from mpengine.simulator.wire import VenueWire
 from shm.board_words import Role, Word
 from shm.process_shell import BootFailure, ProcessShell, run_main
 
@@ -64,8 +68,14 @@ def build(plan: Plan, start_ns: int) -> SimulatorServer:
         )
         return SimulatorServer(list(venues.values()), source, faults, life_s=plan.life_s)
     market = Market(plan.symbols, market_rng, start_ns)
-    wires = [BinanceWire(market, foreign_rng)]
+    wires = wires_of(market, foreign_rng)
     return SimulatorServer(wires, MarketSource(market, plan.speed), faults, market=market, life_s=plan.life_s)
+
+
+def wires_of(market: Market, rng: np.random.Generator) -> list[VenueWire]:
+    """Every venue that a symbol of the market has a name at; Binance always. `rng`: for what is not the market's own."""
+    named = {name for symbol in market.symbols.values() for name in symbol.spec.names}
+    return [BinanceWire(market, rng), *(kind(market, rng) for kind in (BybitWire, OkxWire, HyperliquidWire) if kind.name in named)]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -158,8 +158,8 @@ class Source(Protocol):
     def start(self) -> None:
         """Operator's start: do not wait for clients."""
 
-    async def answer(self, venue: VenueWire, path: str, query: Mapping[str, str], client: str) -> Reply:
-        """Reply to a GET below a venue's prefix."""
+    async def answer(self, venue: VenueWire, path: str, query: Mapping[str, str], client: str, body: bytes = b"") -> Reply:
+        """Reply to a GET or POST below a venue's prefix."""
 
     def state(self) -> dict[str, Any]:
         """For /control/state."""
@@ -205,8 +205,8 @@ class MarketSource:
     def start(self) -> None:
         """The market always runs."""
 
-    async def answer(self, venue: VenueWire, path: str, query: Mapping[str, str], client: str) -> Reply:
-        return venue.rest(path, query, client, time.monotonic_ns())
+    async def answer(self, venue: VenueWire, path: str, query: Mapping[str, str], client: str, body: bytes = b"") -> Reply:
+        return venue.rest(path, query, client, time.monotonic_ns(), body)
 
     def state(self) -> dict[str, Any]:
         return {
@@ -264,6 +264,7 @@ class SimulatorServer:
         app.router.add_post("/control/start", self._post_start)
         app.router.add_post("/control/liquidate", self._post_liquidate)
         app.router.add_get("/{venue}/{path:.*}", self._get)
+        app.router.add_post("/{venue}/{path:.*}", self._post)
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
         await self._runner.setup()
         await web.SockSite(self._runner, listening).start()
@@ -319,6 +320,12 @@ class SimulatorServer:
             return await self._open_socket(request, venue)
         return await self._answer(request, venue)
 
+    async def _post(self, request: web.Request) -> web.StreamResponse:
+        venue = self.venues.get(request.match_info["venue"])
+        if venue is None:
+            return web.json_response({"error": "unknown venue"}, status=404)
+        return await self._answer(request, venue)
+
     async def _open_socket(self, request: web.Request, venue: VenueWire) -> web.StreamResponse:
         path = "/" + request.match_info["path"]
         session = venue.open(path, dict(request.query), time.monotonic_ns())
@@ -367,7 +374,7 @@ class SimulatorServer:
                     spoil = fault
                 else:
                     return await self._refuse(request, fault)
-        reply = await self.source.answer(venue, path, dict(request.query), request.remote or "")
+        reply = await self.source.answer(venue, path, dict(request.query), request.remote or "", await request.read())
         body = reply.body if spoil is None else garbage(reply.body, spoil.variant, spoil.applied)
         return web.Response(status=reply.status, body=body, headers=reply.headers)
 

@@ -139,5 +139,5 @@ class VenueWire(Protocol):
     def publish(self, changes: list[Changes]) -> Iterable[Delivery]:
         """Messages of one market step, in order."""
 
-    def rest(self, path: str, query: Mapping[str, str], client: str, now_ns: int) -> Reply:
-        """Answer of a GET. `client`: address that weights are counted for. `now_ns` is monotonic."""
+    def rest(self, path: str, query: Mapping[str, str], client: str, now_ns: int, body: bytes = b"") -> Reply:
+        """Answer of a GET, or of a POST with its `body`. `client`: address that weights are counted for. `now_ns` is monotonic."""
