@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from mpengine.ingest import rest_policy
-from mpengine.ingest.poller import Poller
+from mpengine.ingest.poller import CONCURRENT, Poller
 from mpengine.venues.base import RestCall, RestResult
 from shm.board_words import Word
 from shm.process_shell import open_descriptors
@@ -246,5 +246,48 @@ def test_a_stamped_reply_keeps_its_place() -> None:
                 host.always("/depth", 200, b"{}", **{"X-Recv-Ns": "-77", "X-Line": "5"})
                 assert await poller.request(DEPTH) is RestResult.OK
             assert places == [(77, 5), None]
+
+    run(main())
+
+
+def test_a_call_with_a_body_is_posted_as_json() -> None:
+    async def main() -> None:
+        host = Host()
+        posted: list[tuple[str, str, bytes]] = []
+
+        async def answer(request: web.Request) -> web.StreamResponse:
+            posted.append((request.method, request.headers["Content-Type"], await request.read()))
+            return web.Response(body=b"{}")
+
+        host.answers["/info"] = answer
+        async with rest_server(host) as url:
+            call = RestCall("instruments", None, "/info", 20, interval_s=60.0, body=b'{"type":"meta"}')
+            poller, rig = poller_for(url, call)
+            async with running(poller.run()):
+                await until(lambda: rig.sink.records)
+        assert posted == [("POST", "application/json", b'{"type":"meta"}')]
+
+    run(main())
+
+
+@pytest.mark.covers("E-H4", "F10")
+def test_every_pair_is_asked_at_once_and_a_snapshot_has_its_own_place() -> None:
+    """A host that answers no poll: all of them are on their way together, and the snapshot comes all the same."""
+
+    async def main() -> None:
+        host = Host()
+
+        async def never(_request: web.Request) -> web.StreamResponse:
+            await asyncio.sleep(30)
+            return web.Response()
+
+        calls = [RestCall("oi", f"S{n}", f"/oi{n}", 1, interval_s=15.0) for n in range(CONCURRENT + 10)]
+        host.answers |= {call.path: never for call in calls}
+        async with rest_server(host) as url:
+            poller, _rig = poller_for(url, *calls)
+            async with running(poller.run()):
+                await until(lambda: len(host.asked) == CONCURRENT)
+                assert await poller.request(DEPTH) is RestResult.OK
+                assert len(host.asked) == CONCURRENT + 1
 
     run(main())

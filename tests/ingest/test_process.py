@@ -20,7 +20,7 @@ import pytest
 
 from mpengine import config, venues
 from mpengine.clock_grid import ClockGrid
-from mpengine.config import Settings
+from mpengine.config import Settings, VenuesSettings
 from mpengine.ingest.capture_file import CaptureReader, read_capture
 from mpengine.ingest.foreign import open_capture
 from mpengine.ingest.recorder import capture_files
@@ -84,12 +84,17 @@ def market() -> Iterator[Simulator]:
         yield one
 
 
+def alone(*venues: str) -> list[str]:
+    """Overrides that leave only these venues on."""
+    return [f"venues.{name}.enabled={'true' if name in venues else 'false'}" for name in VenuesSettings.__struct_fields__]
+
+
 class Stack:
     """Board, ring and ingest of BTC, with this test as its engine."""
 
-    def __init__(self, folder: Path, port: int, *overrides: str) -> None:
+    def __init__(self, folder: Path, port: int, *overrides: str, venues: Sequence[str] = ("binance",)) -> None:
         text = f"[simulator]\nenabled = true\nport = {port}\n[symbols.BTC]\n"
-        settings = config.load(text, {}, overrides)
+        settings = config.load(text, {}, [*alone(*venues), *overrides])
         for name in ("data", "runtime"):
             (folder / name).mkdir()
         self.settings: Settings = config.resolve_directories(settings, data=folder / "data", runtime=folder / "runtime")
@@ -173,8 +178,8 @@ class Stack:
 def stack(tmp_path: Path, market: Simulator) -> Iterator[Callable[..., Stack]]:
     made: list[Stack] = []
 
-    def build(*overrides: str, port: int = market.port) -> Stack:
-        made.append(Stack(tmp_path, port, *overrides))
+    def build(*overrides: str, port: int = market.port, venues: Sequence[str] = ("binance",)) -> Stack:
+        made.append(Stack(tmp_path, port, *overrides, venues=venues))
         return made[-1]
 
     yield build
@@ -219,7 +224,7 @@ def test_the_exchange_reaches_the_ring_and_a_stop_is_in_order(stack: Callable[..
     with CaptureReader(path) as reader:
         lines = list(reader)
         assert not reader.truncated
-        assert reader.header.symbols == {"BTC": {"binance": "BTCUSDT"}}
+        assert reader.header.symbols["BTC"]["binance"] == "BTCUSDT"
         assert reader.header.config_hash == one.settings.config_hash
     directions = Counter(line.direction for line in lines)
     assert directions["in"] >= words[Word.MESSAGES]
@@ -355,7 +360,7 @@ def test_without_descriptors_nothing_new_is_opened_and_nothing_old_is_lost(stack
 
 def record(folder: Path, port: int, seconds: float) -> list[Path]:
     """Run `--record-only` for a while; the captures."""
-    settings = config.load(f"[simulator]\nenabled = true\nport = {port}\n[symbols.BTC]\n", {})
+    settings = config.load(f"[simulator]\nenabled = true\nport = {port}\n[symbols.BTC]\n", {}, alone("binance"))
     path, out = folder / "record.json", folder / "captures"
     path.write_bytes(config.encode(settings))
     command = [sys.executable, "-m", "mpengine.ingest.process", "--settings", str(path), "--record-only", "--out", str(out)]

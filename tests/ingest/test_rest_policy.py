@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import bisect
+import heapq
+
 import pytest
 
-from mpengine.ingest.rest_policy import SECOND, RestPolicy
+from mpengine.ingest.rest_policy import BUDGET_REQUESTS, SECOND, RestPolicy, paced
 from mpengine.venues.base import RestCall, RestResult, RestVerdict
 
 OI = RestCall("open_interest", "BTC", "/oi", 1, interval_s=15.0)
@@ -122,3 +125,52 @@ def test_a_weight_of_the_last_minute_is_forgotten() -> None:
 def test_a_call_on_request_has_no_next_time() -> None:
     with pytest.raises(ValueError, match="depth is not repeated"):
         RestPolicy().next_ns(DEPTH, T0, T0)
+
+
+def simulated(calls: list[RestCall], seconds: int, result: RestResult = RestResult.OK) -> list[float]:
+    """When the statistics calls go out if each is sent as soon as pace and policy let it, in s."""
+    policy, sent = RestPolicy(), []
+    due = [(delay_s, place, call) for place, (delay_s, call) in enumerate(paced(calls))]
+    heapq.heapify(due)
+    while due[0][0] < seconds:
+        at_s, place, call = heapq.heappop(due)
+        now_ns = T0 + int(at_s * SECOND)
+        wait_ns = policy.wait_ns(call, now_ns)
+        assert wait_ns is not None
+        if wait_ns:
+            heapq.heappush(due, (at_s + wait_ns / SECOND, place, call))
+            continue
+        policy.sent(call, now_ns)
+        policy.settle(call, RestVerdict(result), now_ns)
+        if call.budget == "futures_data":
+            sent.append(at_s)
+        heapq.heappush(due, ((policy.next_ns(call, now_ns, now_ns) - T0) / SECOND, place, call))
+    return sent
+
+
+def ratios(symbols: int, interval_s: float = 60.0) -> list[RestCall]:
+    return [RestCall(f"ratio{n}", f"S{s}", "/ratio", 0, "futures_data", interval_s) for s in range(symbols) for n in range(3)]
+
+
+@pytest.mark.covers("F10")
+@pytest.mark.parametrize("result", [RestResult.OK, RestResult.TRANSIENT])
+@pytest.mark.parametrize(("symbols", "interval_s"), [(3, 60.0), (50, 60.0), (60, 60.0), (100, 60.0), (400, 60.0), (50, 5.0)])
+def test_no_five_minutes_hold_more_statistics_requests_than_the_venue_allows(
+    symbols: int, interval_s: float, result: RestResult
+) -> None:
+    sent = simulated(ratios(symbols, interval_s), 1500, result)
+    assert len(sent) >= symbols * 3  # each is asked
+    for place, at_s in enumerate(sent):
+        assert bisect.bisect_left(sent, at_s + 300) - place <= BUDGET_REQUESTS
+
+
+def test_few_statistics_calls_keep_their_interval_and_others_are_never_stretched() -> None:
+    assert paced([*ratios(10), OI, DEPTH]) == [*((0.0, call) for call in ratios(10)), (0.0, OI)]
+    stretched = paced([*ratios(100), OI])
+    assert stretched[-1] == (0.0, OI)
+    intervals = {call.interval_s for _, call in stretched[:-1]}
+    assert len(intervals) == 1
+    assert intervals.pop() == pytest.approx(300 * 300 / (BUDGET_REQUESTS - 90))
+    assert [delay_s for delay_s, _ in stretched[:90]] == [0.0] * 90
+    delays = [delay_s for delay_s, _ in stretched[89:-1]]
+    assert delays == sorted(set(delays))

@@ -6,7 +6,8 @@ import pytest
 
 from mpengine.ingest.watchdog import SECOND, Action, SocketWatch, feed_state, trades_flow
 from mpengine.schemas import FeedState
-from mpengine.venues.base import StreamStats
+from mpengine.venues.base import StreamPlan, StreamStats
+from shm.records import Kind
 from tests.ingest.rig import DEPTH, FORCED, TRADES, plan
 
 Stats = dict[str, StreamStats]
@@ -96,3 +97,23 @@ def test_a_stream_that_has_not_delivered_yet_is_as_alive_as_its_connection() -> 
     watch = SocketWatch(plan(), 0, 1.0)
     assert watch.state("depth", SECOND, "DOWN") == "DOWN"
     assert watch.state("depth", SECOND, "LIVE") == "LIVE"
+
+
+GENTLE = StreamPlan("book", "BTC", Kind.DEPTH, 5, 15, True, "resubscribe")
+
+
+def test_a_stream_that_can_be_taken_anew_gets_a_new_socket_only_when_that_did_not_help() -> None:
+    watch = SocketWatch(plan(streams=(GENTLE,)), 0, 1.0)
+    found = [(s, action) for s in range(60) for _, action in actions(watch, {}, s)]
+    assert found == [(5, Action.WARN), (15, Action.RESUBSCRIBE), (30, Action.REOPEN)]
+
+
+def test_a_stream_that_delivers_after_its_resubscription_has_recovered_and_is_watched_anew() -> None:
+    watch, stats = SocketWatch(plan(streams=(GENTLE,)), 0, 1.0), {"book": StreamStats()}
+    assert actions(watch, stats, 15) == [("book", Action.RESUBSCRIBE)]
+    assert actions(watch, stats, 16) == []
+    stats["book"].messages = 1
+    assert actions(watch, stats, 17) == [("book", Action.RECOVERED)]
+    assert actions(watch, stats, 31) == [("book", Action.WARN)]
+    assert actions(watch, stats, 32) == [("book", Action.RESUBSCRIBE)]
+    assert actions(watch, stats, 47) == [("book", Action.REOPEN)]
