@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
 from typing import Final, Literal, Protocol, cast
+from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 import zstandard
@@ -30,6 +31,11 @@ MAX_LINE_BYTES: Final = 16 << 20
 MAX_CONNECTIONS: Final = 64
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 _SNIFF_BYTES: Final = 4096
+
+_LINEAR: Final = "linear"
+_CALLS: Final = {"instruments-info": "instruments", "open-interest": "open_interest"}
+"""Last part of a REST path -> name of the call in the venue modules. Other replies keep the name of their path, for which a module
+has no use: it counts them as `unknown_call`."""
 
 TimeUnit = Literal["us", "ns"]
 _UNIT_NS: Final[dict[TimeUnit, int]] = {"us": 1000, "ns": 1}
@@ -171,7 +177,7 @@ def _merged(path: Path, exchange: str) -> Iterator[CaptureLine]:
 
 
 def _feed_lines(path: Path, exchange: str, conn: str, market: str) -> Iterator[CaptureLine]:
-    venue = exchange if market in ("linear", "rest") else f"{exchange}_{market}"
+    venue = exchange if market in (_LINEAR, "rest") else f"{exchange}_{market}"
     connection = market if market == "rest" else f"{market}#{conn.rpartition('.')[2]}"
     for row in _feed_rows(path):
         if row.conn != conn:
@@ -185,10 +191,20 @@ def _feed_lines(path: Path, exchange: str, conn: str, market: str) -> Iterator[C
             case "connect":
                 yield CaptureLine(recv_ns, venue, connection, "open", row.addr.encode())
             case "http":
-                call = row.url.partition("?")[0].rpartition("/")[2]
-                yield CaptureLine(recv_ns, venue, connection, "rest", row.data.encode(), call, None, 200)
+                yield _feed_reply(row, exchange, recv_ns)
             case _:
                 raise CaptureDamaged(path, f"unknown kind of line {row.t[:20]!r}")
+
+
+def _feed_reply(row: _FeedRow, exchange: str, recv_ns: int) -> CaptureLine:
+    """A REST reply under the name that the venue modules give to the call, and under our symbol, as far as the address tells."""
+    address = urlsplit(row.url)
+    query = dict(parse_qsl(address.query))
+    market = query.get("category", _LINEAR)
+    venue = exchange if market == _LINEAR else f"{exchange}_{market}"
+    call = address.path.rpartition("/")[2]
+    symbol = query["symbol"].removesuffix("USDT") if "symbol" in query else None
+    return CaptureLine(recv_ns, venue, "rest", "rest", row.data.encode(), _CALLS.get(call, call), symbol, 200)
 
 
 def _feed_rows(path: Path) -> Iterator[_FeedRow]:

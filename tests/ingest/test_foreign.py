@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from mpengine import config, venues
 from mpengine.ingest.capture_file import (
     CaptureDamaged,
     CaptureFile,
@@ -19,6 +20,8 @@ from mpengine.ingest.capture_file import (
     pack_frame,
 )
 from mpengine.ingest.foreign import TimeUnit, open_capture, read_cryptofeed, read_hftbacktest
+from mpengine.venues.base import RestCall
+from shm.records import Venue, decode
 
 DEPTH = b'{"stream":"btcusdt@depth@0ms","data":{"e":"depthUpdate"}}'
 TRADE = b'{"stream":"btcusdt@trade","data":{"e":"trade"}}'
@@ -101,9 +104,12 @@ def test_cryptofeed_connections_are_merged_by_time_and_markets_kept_apart(tmp_pa
             "t": "http",
             "conn": "BYBIT.http.1",
             "ts": 1.000000001,
-            "url": "https://h/v5/market/instruments-info?x=1/2",
+            "url": "https://h/v5/market/instruments-info?&category=linear&x=1/2",
             "data": "{}",
         },
+        {"t": "http", "conn": "BYBIT.http.1", "ts": 2, "url": "https://h/v5/market/instruments-info?category=spot", "data": "s"},
+        {"t": "http", "conn": "BYBIT.http.1", "ts": 3, "url": "https://h/v5/market/open-interest?symbol=SOLUSDT", "data": "o"},
+        {"t": "http", "conn": "BYBIT.http.1", "ts": 4, "url": "https://h/v5/market/kline", "data": "k"},
         {"t": "connect", "conn": "BYBIT.ws.2", "ts": 1786310818.2235148, "addr": linear},
         {"t": "send", "conn": "BYBIT.ws.2", "ts": 1786310819.25, "addr": linear, "data": "sub"},
         {"t": "recv", "conn": "BYBIT.ws.2", "ts": 1786310820.5, "data": '{"a":1}'},
@@ -111,7 +117,10 @@ def test_cryptofeed_connections_are_merged_by_time_and_markets_kept_apart(tmp_pa
         {"t": "recv", "conn": "BYBIT.ws.3", "ts": 1786310819.26, "data": "b"},
     )
     assert list(open_capture(path)) == [
-        CaptureLine(1000000001, "bybit", "rest", "rest", b"{}", "instruments-info", None, 200),
+        CaptureLine(1000000001, "bybit", "rest", "rest", b"{}", "instruments", None, 200),
+        CaptureLine(2000000000, "bybit_spot", "rest", "rest", b"s", "instruments", None, 200),
+        CaptureLine(3000000000, "bybit", "rest", "rest", b"o", "open_interest", "SOL", 200),
+        CaptureLine(4000000000, "bybit", "rest", "rest", b"k", "kline", None, 200),
         CaptureLine(1786310818223514800, "bybit", "linear#2", "open", linear.encode()),
         CaptureLine(1786310818500000000, "bybit_spot", "spot#3", "open", spot.encode()),
         CaptureLine(1786310819250000000, "bybit", "linear#2", "out", b"sub"),
@@ -159,7 +168,7 @@ def test_a_recording_of_cryptofeed_in_another_format_is_refused(tmp_path: Path) 
         ("binance_usdm_btcusdt_20230404.gz", "binance", 13384),
         ("binance_usdm_btcusdt_20230405.gz", "binance", 60381),
         ("binance_usdm_ethusdt_20240719.gz", "binance", 55910),
-        ("bybit_linear_20260809.jsonl.zst", "bybit", 2546 + 17 + 2),
+        ("bybit_linear_20260809.jsonl.zst", "bybit", 2546 + 17 + 1),
     ],
 )
 def test_the_real_recordings_are_read_whole_and_in_order(captures: Path, name: str, venue: str, lines: int) -> None:
@@ -170,3 +179,25 @@ def test_the_real_recordings_are_read_whole_and_in_order(captures: Path, name: s
         count += line.venue == venue and line.direction != "open"
     assert count == lines
     assert 1_680_000_000 < last / 1e9 < 1_800_000_000
+
+
+def test_replies_of_foreign_captures_are_known_to_the_module_or_counted_by_it(tmp_path: Path) -> None:
+    """What replay does with them: the module gets the names that it would ask by, and counts the others."""
+    settings = config.load("[symbols.SOL]\n", {})
+    [module] = [one for one in venues.build(settings) if one.venue is Venue.BYBIT]
+    known = {call.name for call in module.polls()}
+    body = '{"retCode":0,"result":{"symbol":"SOLUSDT","list":[{"singleOpenInterest":"7.5","timestamp":"1786310818000"}]}}'
+    host = "https://h/v5/market"
+    path = feed(
+        tmp_path / "a",
+        {"t": "http", "conn": "BYBIT.http.1", "ts": 1, "url": f"{host}/open-interest?symbol=SOLUSDT", "data": body},
+        {"t": "http", "conn": "BYBIT.http.1", "ts": 2, "url": f"{host}/instruments-info?category=linear", "data": "{}"},
+        {"t": "http", "conn": "BYBIT.http.1", "ts": 3, "url": f"{host}/kline", "data": '{"result":{}}'},
+    )
+    lines = list(open_capture(path))
+    assert {line.call for line in lines} - known == {"kline"}
+    for line in lines:
+        module.receive_rest(RestCall(line.call or "", line.symbol, "", 0), 200, line.payload, line.recv_ns)
+    [routed] = module.events()
+    assert (routed.symbol, next(decode(routed.data)).fields["qty"]) == ("SOL", 7.5)
+    assert module.counters.reasons["unknown_call"] == 1
