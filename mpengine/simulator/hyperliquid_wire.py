@@ -18,10 +18,9 @@ from mpengine.simulator.book import Fills
 from mpengine.simulator.channels import MS, SECOND_NS, Channel, Channels, Clock, Step
 from mpengine.simulator.market import Changes, Market, SymbolMarket, Trade
 from mpengine.simulator.okx_rest import plain
-from mpengine.simulator.wire import Delivery, Reply, Session
+from mpengine.simulator.wire import ABNORMAL, Delivery, Reply, Session
 
 PATH: Final = "/ws"
-ABNORMAL: Final = 1006
 SUBSCRIPTIONS: Final = 1000
 WEIGHT_PER_MINUTE: Final = 1200
 WEIGHTS: Final[Mapping[str, int]] = {"meta": 20, "l2Book": 2}
@@ -204,7 +203,6 @@ class HyperliquidWire:
     ping_interval_s: float = 3600.0
     pong_timeout_s: float = 7200.0
     silence_limit_s: float = 60.0
-    """A socket that was sent nothing for so long is closed."""
 
     def __init__(self, market: Market, rng: np.random.Generator) -> None:
         self._market = market
@@ -217,7 +215,7 @@ class HyperliquidWire:
         self.channels: Final = Channels(self._channel)
 
     def open(self, path: str, query: Mapping[str, str], now_ns: int) -> Session | None:
-        return Session("ws", False) if path == PATH else None
+        return Session("ws", False, silence_limit_s=self.silence_limit_s) if path == PATH else None
 
     def closed(self, session: Session) -> None:
         self.channels.clear(session)

@@ -270,7 +270,6 @@ class OkxWire:
     ping_interval_s: float = 3600.0
     pong_timeout_s: float = 7200.0
     silence_limit_s: float = 30.0
-    """A socket that was sent nothing for so long is closed."""
 
     def __init__(self, market: Market, rng: np.random.Generator) -> None:
         self._by_symbol = {
@@ -288,7 +287,7 @@ class OkxWire:
     def open(self, path: str, query: Mapping[str, str], now_ns: int) -> Session | None:
         if path != PATH:
             return None
-        session = Session("public", False)
+        session = Session("public", False, silence_limit_s=self.silence_limit_s)
         self._opened += 1
         self._connections[session] = f"{self._opened * 2654435761 % 2**32:08x}"
         return session

@@ -12,6 +12,7 @@ import asyncio
 import ipaddress
 import json
 import logging
+import math
 import socket as sockets
 import struct
 import time
@@ -24,7 +25,7 @@ from aiohttp import WSMsgType, web
 
 from mpengine.simulator.faults import REST, Fault, FaultTable, garbage
 from mpengine.simulator.market import Market
-from mpengine.simulator.wire import Message, Reply, Session, VenueWire
+from mpengine.simulator.wire import ABNORMAL, Message, Reply, Session, VenueWire
 from shm.records import PositionSide
 
 QUEUE_MESSAGES: Final = 20_000
@@ -50,7 +51,7 @@ class Socket:
         self.session = session
         self.muted = False
         self.sent = 0
-        self.opened_s = self.answered_s = time.monotonic()
+        self.opened_s = self.answered_s = self._told_s = time.monotonic()
         self._ws = ws
         self._transport = transport
         self._queue: deque[bytes] = deque()
@@ -103,6 +104,7 @@ class Socket:
                     self._bytes -= len(text)
                     await ws.send_frame(text, WSMsgType.TEXT)
                     self.sent += 1
+                    self._told_s = time.monotonic()
                 if self._close_code is not None and not self.muted:
                     await ws.close(code=self._close_code)
 
@@ -130,7 +132,9 @@ class Socket:
         for text in self.session.outbox:
             self.offer(text.encode())
         self.session.outbox.clear()
-        if self.session.close_code is not None:
+        if self.session.close_code == ABNORMAL:
+            self.abort()
+        elif self.session.close_code is not None:
             self.close(self.session.close_code)
 
     async def keep_alive(self, life_s: float | None) -> None:
@@ -147,6 +151,15 @@ class Socket:
                 return
             with suppress(ConnectionError, RuntimeError):
                 await self._ws.ping()
+
+    async def end_silence(self) -> None:
+        """Close the socket when it was sent nothing for as long as its venue allows; without a limit there is nothing to do."""
+        while math.isfinite(self.session.silence_limit_s):
+            left_s = self._told_s + self.session.silence_limit_s - time.monotonic()
+            if left_s <= 0:
+                self.close(NORMAL_CLOSURE)
+                return
+            await asyncio.sleep(left_s)
 
 
 class Source(Protocol):
@@ -349,7 +362,8 @@ class SimulatorServer:
             if fault is not None:
                 socket.mute()
             self.sockets[session] = socket
-            tasks = [asyncio.create_task(socket.write()), asyncio.create_task(socket.keep_alive(self._life_s))]
+            work = (socket.write(), socket.keep_alive(self._life_s), socket.end_silence())
+            tasks = [asyncio.create_task(one) for one in work]
             socket.flush()
             await socket.read()
         except ConnectionError:

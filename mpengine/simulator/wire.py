@@ -6,11 +6,14 @@ class of this shape over the same `Market`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from mpengine.simulator.market import Changes
+
+ABNORMAL: Final = 1006
 
 
 class Message:
@@ -40,7 +43,10 @@ class Message:
 
 @dataclass(slots=True, eq=False)
 class Session:
-    """One client socket as its venue sees it. `close_code`: the venue wants it closed. `outbox`: replies to send, in order."""
+    """One client socket as its venue sees it. `close_code`: the venue wants it closed. `outbox`: replies to send, in order.
+
+    A close code of ABNORMAL is a cut without a goodbye. `silence_limit_s`: a socket that was sent nothing for so long is closed.
+    """
 
     route: str
     combined: bool
@@ -48,6 +54,7 @@ class Session:
     outbox: list[str] = field(default_factory=list)
     close_code: int | None = None
     recent_ns: list[int] = field(default_factory=list)
+    silence_limit_s: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mpengine.simulator.hyperliquid_wire import ABNORMAL, HyperliquidWire
+from mpengine.simulator.hyperliquid_wire import HyperliquidWire
 from mpengine.simulator.market import Changes, Market, SymbolMarket
-from mpengine.simulator.wire import Session
+from mpengine.simulator.wire import ABNORMAL, Session
 from tests.simulator.rig import SECOND_NS, market, small
 
 # exchanges.md section 6, captured 2026-09-24
