@@ -20,7 +20,7 @@ import orjson
 
 from mpengine.config import BinanceSettings, IngestSettings
 from mpengine.venues.base import ConnectLimit, RestCall, RestResult, RestVerdict, Sampling, SocketPlan, StreamPlan
-from mpengine.venues.mapper import UNREADABLE, Mapper, judge_status, read_levels, rest_symbol
+from mpengine.venues.mapper import UNREADABLE, Mapper, judge_status, read_levels, rest_symbol, sample_of
 from mpengine.venues.numbers import BadRow, integer, milliseconds, number, positive, quantity
 from shm.records import (
     EventFlag,
@@ -423,7 +423,7 @@ class Binance(Mapper):
             try:
                 self._instrument(row, recv_ns)
             except (BadRow, KeyError, TypeError, AttributeError) as error:
-                self._refused("", "", error, repr(row).encode())
+                self._refused("", "", error, sample_of(row))
 
     def _instrument(self, row: dict[str, Any], recv_ns: int) -> None:
         symbol = self._symbol({"st": row.get("st", 1), "s": row["symbol"]})

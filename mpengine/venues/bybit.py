@@ -17,7 +17,7 @@ import orjson
 
 from mpengine.config import BybitSettings, IngestSettings
 from mpengine.venues.base import ConnectLimit, RestCall, RestResult, RestVerdict, Sampling, SocketPlan, StreamPlan, plan_of
-from mpengine.venues.mapper import UNREADABLE, Mapper, Seen, judge_status, read_levels, rest_symbol
+from mpengine.venues.mapper import UNREADABLE, Mapper, Seen, judge_status, read_levels, rest_symbol, sample_of
 from mpengine.venues.numbers import BadRow, integer, milliseconds, number, positive
 from shm.records import EventFlag, GapScope, Kind, PositionSide, TakerSide, Venue, pack_event, pack_gap, pack_levels
 
@@ -203,7 +203,7 @@ class Bybit(Mapper):
                     raise BadRow("foreign_symbol")
                 read(row)
             except UNREADABLE as error:
-                self._refused(connection, topic.name, error, _sample(row))
+                self._refused(connection, topic.name, error, sample_of(row))
         return venue_ns
 
     # book ------------------------------------------------------------------------------------------------------------
@@ -300,7 +300,7 @@ class Bybit(Mapper):
                     merged[name] = read(text)
                     changed.append(name)
             except BadRow as error:
-                self._refused(connection, topic.name, error, _sample({name: text}))
+                self._refused(connection, topic.name, error, sample_of({name: text}))
         return frozenset(changed)
 
     def _liquidations(self, connection: str, topic: _Topic, message: dict[str, Any], recv_ns: int) -> int:
@@ -428,14 +428,6 @@ def _levels(bids: Any, asks: Any) -> array[float]:
     if flat and not (usual and min(flat) >= 0.0 and math.isfinite(sum(flat))):
         return array("d", read_levels(bids) + read_levels(asks))
     return array("d", flat)
-
-
-def _sample(row: Any) -> bytes:
-    """Text of a refused row; a row nested too deeply has none."""
-    try:
-        return orjson.dumps(row)
-    except TypeError:
-        return b"too deep"
 
 
 def _request(operation: str, topics: Sequence[str], number_id: int | str) -> str:

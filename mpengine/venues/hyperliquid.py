@@ -14,7 +14,7 @@ import orjson
 
 from mpengine.config import HyperliquidSettings, IngestSettings
 from mpengine.venues.base import ConnectLimit, RestCall, RestVerdict, Sampling, SocketPlan, StreamPlan, plan_of
-from mpengine.venues.mapper import UNREADABLE, Mapper, Seen, judge_status
+from mpengine.venues.mapper import UNREADABLE, Mapper, Seen, judge_status, sample_of
 from mpengine.venues.numbers import BadRow, integer, milliseconds, number, positive
 from shm.records import EventFlag, Kind, TakerSide, Venue, pack_event, pack_levels
 
@@ -186,7 +186,7 @@ class Hyperliquid(Mapper):
             try:
                 newest = max(newest, self._trade(row, recv_ns))
             except UNREADABLE as error:
-                self._refused(connection, f"trades:{data[0]['coin']}", error, repr(row).encode())
+                self._refused(connection, f"trades:{data[0]['coin']}", error, sample_of(row))
         return newest
 
     def _trade(self, row: dict[str, Any], recv_ns: int) -> int:

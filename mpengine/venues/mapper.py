@@ -187,9 +187,19 @@ def read_levels(rows: Sequence[Any]) -> list[float]:
     if not isinstance(rows, list):
         raise BadRow("not_a_list")
     for row in rows:
+        if not isinstance(row, list):  # a text has characters that read like fields
+            raise BadRow("not_a_pair")
         flat.append(quantity(row[0]))
         flat.append(quantity(row[1]))
     return flat
+
+
+def sample_of(row: Any) -> bytes:
+    """Text of a refused row; one that is nested too deeply has none."""
+    try:
+        return orjson.dumps(row)
+    except TypeError:
+        return b"too deep"
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

@@ -18,7 +18,7 @@ import orjson
 
 from mpengine.config import IngestSettings, OkxSettings
 from mpengine.venues.base import ConnectLimit, RestCall, RestResult, RestVerdict, Sampling, SocketPlan, StreamPlan, plan_of
-from mpengine.venues.mapper import UNREADABLE, Mapper, Seen, judge_status, read_levels, rest_symbol
+from mpengine.venues.mapper import UNREADABLE, Mapper, Seen, judge_status, read_levels, rest_symbol, sample_of
 from mpengine.venues.numbers import BadRow, milliseconds, number, positive
 from shm.records import EventFlag, GapScope, Kind, PositionSide, TakerSide, Venue, pack_event, pack_gap, pack_levels
 
@@ -284,7 +284,7 @@ class Okx(Mapper):
             try:
                 newest = max(newest, read(row))
             except UNREADABLE as error:
-                self._refused(connection, name, error, repr(row).encode())
+                self._refused(connection, name, error, sample_of(row))
         return newest
 
     def _known(self, instrument: Any) -> tuple[str, Contract] | None:
@@ -422,7 +422,7 @@ class Okx(Mapper):
                 try:
                     newest = max(newest, self._liquidation(row["instId"], *swap, detail, counts, oldest_ns, recv_ns))
                 except UNREADABLE as error:
-                    self._refused(connection, LIQUIDATIONS, error, repr(detail).encode())
+                    self._refused(connection, LIQUIDATIONS, error, sample_of(detail))
             return newest
 
         return self._each(LIQUIDATIONS, connection, message, read_instrument)
@@ -479,7 +479,7 @@ class Okx(Mapper):
                 contracts[symbol] = self._contract(symbol, row)
                 changed.append(symbol)
             except UNREADABLE as error:
-                self._refused("", "", error, repr(row).encode())
+                self._refused("", "", error, sample_of(row))
         self.contracts = MappingProxyType(contracts)
         for symbol in changed:
             one = contracts[symbol]
