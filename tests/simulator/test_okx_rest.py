@@ -55,10 +55,10 @@ def test_a_book_by_rest_is_the_markets_and_joins_the_channel() -> None:
     assert len(joining) == 1 and joining[0] is updates[11]
 
 
-@pytest.mark.parametrize(("size", "levels"), [(None, 1), ("7", 7), ("400", 400)])
-def test_a_book_has_as_many_levels_as_asked_for(size: str | None, levels: int) -> None:
+@pytest.mark.parametrize(("size", "levels"), [({}, 1), ({"sz": "7"}, 7), ({"sz": "400"}, 400)])
+def test_a_book_has_as_many_levels_as_asked_for(size: dict[str, Any], levels: int) -> None:
     _, to = venue()
-    (book,) = rows(get(to, "market/books", instId=INSTRUMENT, **({} if size is None else {"sz": size})))
+    (book,) = rows(get(to, "market/books", instId=INSTRUMENT, **size))
     assert len(book["bids"]) == len(book["asks"]) == levels
 
 
@@ -98,7 +98,7 @@ def test_instruments_marks_funding_and_time() -> None:
         ("market/books", {"instId": INSTRUMENT}, 40),
     ],
 )
-def test_over_a_limit_the_code_is_50011_with_either_status(path: str, query: dict[str, str], limit: int) -> None:
+def test_over_a_limit_the_code_is_50011_with_either_status(path: str, query: dict[str, Any], limit: int) -> None:
     _, to = venue()
     for _ in range(limit):
         rows(get(to, path, **query))
@@ -129,5 +129,5 @@ def test_the_limit_of_open_interest_counts_each_instrument() -> None:
         ("nothing", {}, "404"),
     ],
 )
-def test_wrong_calls_have_a_code(path: str, query: dict[str, str], code: str) -> None:
+def test_wrong_calls_have_a_code(path: str, query: dict[str, Any], code: str) -> None:
     assert json.loads(get(venue()[1], path, **query).body)["code"] == code
