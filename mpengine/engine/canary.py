@@ -78,10 +78,9 @@ class MarkHistory:
         return len(self._marks)
 
     def on_mark(self, venue: Venue, price: float, now_ns: int) -> None:
-        """A mark at engine time `now_ns`. One of another venue begins anew: its offset would look like a return. So does one of an
-        earlier time: the clock was wrong."""
+        """A mark at engine time `now_ns`. One of another venue begins anew: its offset would look like a return."""
         marks = self._marks
-        if venue is not self._venue or (marks and now_ns < marks[-1][0]):
+        if venue is not self._venue:
             marks.clear()
             self._venue = venue
         if marks and marks[-1][0] // SECOND == now_ns // SECOND:
@@ -160,8 +159,7 @@ class CrossCanary:
         minute = now_ns // MINUTE_NS
         if minute == self._minute:
             return
-        if minute > self._minute:
-            self._judge()
+        self._judge()
         self._counts.clear()
         self._minute = minute
 

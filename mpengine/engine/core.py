@@ -525,9 +525,9 @@ class SymbolCore:
             self._errors.pop(next(iter(self._errors)))
 
     @property
-    def next_liquidation(self) -> int:
-        """Number of the next realised liquidation."""
-        return self._liquidations.next_number
+    def last_liquidation(self) -> tuple[int, int]:
+        """(number, engine time) of the last realised liquidation that was given out; -1 and 0 before the first."""
+        return self._liquidations.next_number - 1, self._liquidations.last_ns
 
     def number_liquidations(self, number: int, after_ns: int) -> None:
         """The next liquidation gets this number, and none is given out up to engine time `after_ns`: it may have been published."""

@@ -127,15 +127,16 @@ class Liquidations:
     """Judges the events of one symbol and numbers the accepted ones. `mmr`: maintenance margin rate of its triggers.
 
     `next_number`: number of the next output. A core counts from 0; a shell that publishes into a ring moves it (`number_from`).
+    `last_ns`: engine time of the output before it, 0 without one.
     """
 
-    __slots__ = ("_after_ns", "_last_src", "_mmr", "next_number")
+    __slots__ = ("_after_ns", "_last_src", "_mmr", "last_ns", "next_number")
 
     def __init__(self, mmr: float) -> None:
         self._mmr = mmr
         self._last_src: float | None = None
         self._after_ns = 0
-        self.next_number = 0
+        self.next_number = self.last_ns = 0
 
     def on_event(self, event: Event, mark: tuple[float, int] | None, now_ns: int) -> Realised | None:
         """The accepted event, None for a rejected one. `mark`: price and engine time. Raises BadEvent (`realise`)."""
@@ -145,7 +146,7 @@ class Liquidations:
         """The output of an accepted event with its number; None for one of a time that may have been published already."""
         if now_ns <= self._after_ns:
             return None
-        self.next_number += 1
+        self.next_number, self.last_ns = self.next_number + 1, now_ns
         return LiquidationOut(self.next_number - 1, now_ns, realised.record)
 
     def on_minute(self, src: float) -> None:
@@ -154,7 +155,7 @@ class Liquidations:
 
     def number_from(self, number: int, after_ns: int) -> None:
         """The next output has this number, and none comes of events up to engine time `after_ns`."""
-        self.next_number, self._after_ns = number, after_ns
+        self.next_number, self._after_ns, self.last_ns = number, after_ns, after_ns
 
     def on_clock_set_back(self) -> None:
         """Engine time began anew: what was published with a later time is no measure any more."""
@@ -162,8 +163,10 @@ class Liquidations:
 
     def state_of(self) -> dict[str, Any]:
         """Everything needed to go on from here."""
-        return {"next_number": self.next_number, "after_ns": self._after_ns, "last_src": self._last_src}
+        names = {"next_number": self.next_number, "last_ns": self.last_ns}
+        return {**names, "after_ns": self._after_ns, "last_src": self._last_src}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from `state_of`."""
-        self.next_number, self._after_ns, self._last_src = state["next_number"], state["after_ns"], state["last_src"]
+        self.next_number, self.last_ns = state["next_number"], state["last_ns"]
+        self._after_ns, self._last_src = state["after_ns"], state["last_src"]

@@ -83,11 +83,11 @@ class EngineProcess:
         self._skipped = 0
         self._applied = 0
         self._suspect, self._suspect_record, self._crashes = self._previous_crash()
-        self._next_checkpoint_ns = time.monotonic_ns() + round(settings.engine.checkpoint_interval_s * 1e9)
         self._reader = self._open_ring()
         self._checkpoints = CheckpointThread(self._paths.checkpoint(symbol))
         self._sync = SyncThread(self._publisher.fds, settings.engine.sync_interval_s, self._sync_failed)
         self._sync.start()
+        self._next_checkpoint_ns = time.monotonic_ns() + round(settings.engine.checkpoint_interval_s * 1e9)
         self._next_beat_ns = self._next_look_ns = 0
         self._missing = self.core.missing
         self._early_checkpoint_ns = 0
@@ -129,20 +129,18 @@ class EngineProcess:
             self._number_liquidations(complete=False)
             log.warning("the event ring no longer holds the place of the checkpoint: going on with a gap")
         else:
-            self._number_liquidations(complete=checkpoint.liquidations_uuid == self._publisher.liquidations.uuid)
+            self._number_liquidations(complete=self._publisher.holds_liquidation(*self.core.last_liquidation))
         return reader
 
     def _number_liquidations(self, *, complete: bool) -> None:
-        """Make the core's numbers those of the ring. `complete`: it reads every event since its state again,
-        and that state was of this ring.
+        """Make the core's numbers those of the ring. `complete`: its state was of this ring, and it reads every event since
+        again.
 
-        Then they are: what it numbers as before the ring's next one was published. Else, or when the ring is behind the state (an
-        older copy of it was put back), they say nothing: the ring's come next, and what is not newer than its newest is skipped.
+        Then they are: what it numbers as before the ring's next one was published. Else (a ring that was lost or put back from a
+        copy, events that are missing) they say nothing: the ring's come next, and what is not newer than its newest is skipped.
         """
-        next_no = self._publisher.liquidations.next_no
-        if not complete or self.core.next_liquidation > next_no:
-            self.core.number_liquidations(next_no, self._publisher.newest_liquidation_ns)
-            self._next_checkpoint_ns = 0
+        if not complete:
+            self.core.number_liquidations(self._publisher.liquidations.next_no, self._publisher.newest_liquidation_ns)
 
     def _report_checkpoint(self, path: Path, error: CheckpointError) -> None:
         if error.damaged:
@@ -315,7 +313,6 @@ class EngineProcess:
             ring_uuid=self._reader.uuid,
             position=self._reader.position,
             sources=self._sources,
-            liquidations_uuid=self._publisher.liquidations.uuid,
             state=self.core.state_of(),
         )
         # Encoded here, not in the thread: the bytes are a frozen copy of a state that goes on changing.

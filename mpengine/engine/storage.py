@@ -73,19 +73,20 @@ class Publisher:
     def __init__(self, paths: Paths, symbol: str, *, event_clock: bool = False) -> None:
         self.counts = Published()
         self._event_clock = event_clock
+        self._liquidations_path = paths.liquidations(symbol)
         paths.symbol_dir(symbol).mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
         with ExitStack() as opened:  # one that cannot be opened gives the locks of those before it up
             self.depth = FrameWriter.open(paths.depth(symbol), depth_spec(symbol))
             opened.callback(self.depth.close)
             self.candles = RecordWriter.open(paths.candles(symbol), candles_spec(symbol), CANDLE_DTYPE)
             opened.callback(self.candles.close)
-            self.liquidations = RecordWriter.open(paths.liquidations(symbol), liquidations_spec(symbol), LIQUIDATION_DTYPE)
+            self.liquidations = RecordWriter.open(self._liquidations_path, liquidations_spec(symbol), LIQUIDATION_DTYPE)
             opened.callback(self.liquidations.close)
             self.documents = DocumentWriter.open(paths.documents(symbol), documents_spec(symbol))
             opened.callback(self.documents.close)
             self._last_depth_ns = self._believed(_newest_depth(paths.depth(symbol)), "depth")
             self._last_candle_ns = self._believed(_newest_candle(paths.candles(symbol)), "candles")
-            self.newest_liquidation_ns = self._believed(_newest_liquidation(paths.liquidations(symbol)), "liquidations")
+            self.newest_liquidation_ns = self._believed(_newest_liquidation(self._liquidations_path), "liquidations")
             self._opened = opened.pop_all()
         self._document_versions: dict[DocumentId, int] = {}
 
@@ -105,6 +106,15 @@ class Publisher:
     def newest_document(self) -> int:
         """Largest version number over all documents, for the board."""
         return max(self._document_versions.values(), default=0)
+
+    def holds_liquidation(self, number: int, at_ns: int) -> bool:
+        """Whether the ring has the liquidation with this number and engine time: then the numbers of its core are the ring's.
+
+        True for number -1, the last one of a core that has given none out.
+        """
+        with RecordReader.open(self._liquidations_path, LIQUIDATION_DTYPE) as reader:
+            slot = reader.ring.read(number)
+        return number < 0 or (slot is not None and slot.ts_ns == at_ns)
 
     def publish(self, outputs: Iterable[Output]) -> None:
         """Write outputs out in order; `counts` says what went out and what was refused."""
@@ -218,7 +228,6 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     """The whole state of a core and its place in the event stream.
 
     `position` belongs to the ring of `ring_uuid`; `sources`: source -> (epoch, next running number), which outlives a ring.
-    `liquidations_uuid`: the ring of realised liquidations that the numbers in the state are those of.
     """
 
     schema: int = CHECKPOINT_SCHEMA
@@ -227,7 +236,6 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     ring_uuid: int
     position: int
     sources: dict[int, tuple[int, int]]
-    liquidations_uuid: int = 0
     state: dict[str, Any]
 
 

@@ -208,7 +208,7 @@ def test_the_core_gives_each_accepted_event_out_at_once_with_a_running_number() 
     first, second = given_out(core)
     assert [(one.number, one.at_ns) for one in (first, second)] == [(0, ns(1)), (1, ns(1))]
     assert (first.record["venue"], first.record["price"], first.record["notional_usd"]) == (Venue.BYBIT, 100_000.0, 200_000.0)
-    assert core.next_liquidation == 2 and core.counters["liquidations"] == 2
+    assert core.last_liquidation == (1, ns(1)) and core.counters["liquidations"] == 2
 
 
 def test_the_bar_sums_the_trigger_price_and_no_rejected_event() -> None:
