@@ -181,6 +181,8 @@ class SocketKeeper:
         headers = {key.lower(): value for key, value in reply.headers.raw_items()}
         verdict = self._intake.judge(feed, HANDSHAKE, reply.status_code, headers, bytes(reply.body or b""))
         feed.did(HANDSHAKES_REFUSED)
+        if verdict.result is RestResult.REFUSED:
+            self._intake.absent(feed, self.plan)
         if verdict.result in (RestResult.BLOCKED, RestResult.BANNED):
             feed.policy.settle(HANDSHAKE, verdict, now_ns)  # both are about this address, whatever it asks for
         if feed.gate.refused(verdict, now_ns):

@@ -19,7 +19,7 @@ from mpengine.ingest.feeds import Feed, Life
 from mpengine.ingest.merge import Key, Merge, stamp_of
 from mpengine.ingest.recorder import Recorder
 from mpengine.ingest.routing import Router
-from mpengine.venues.base import RestCall, RestResult, RestVerdict
+from mpengine.venues.base import RestCall, RestResult, RestVerdict, SocketPlan
 from shm.board_words import Word
 from shm.records import pack_clock
 
@@ -78,6 +78,9 @@ class Intake:
         except Exception as error:  # noqa: BLE001  as with a bad message
             self._handler_failed(feed, error, "the module's turn to speak", b"")
             return []
+
+    def absent(self, feed: Feed, plan: SocketPlan) -> None:
+        """The other side has no such address: nothing is to be expected of this plan for now."""
 
     def resubscribe(self, feed: Feed, life: Life, stream: str) -> bool:
         """Ask the venue module to take a stream anew; False where only a new connection helps."""
@@ -230,6 +233,11 @@ class StampedIntake(Intake):
         self._grid = ClockGrid(interval_ns)
         self._now_ns = 0
         self._asking = 0
+
+    def absent(self, feed: Feed, plan: SocketPlan) -> None:
+        """The capture holds nothing of this plan, so nobody waits for it: what comes of it all the same has no order."""
+        self._merge.end(_source(feed, plan.name))
+        self._give()
 
     def now_ns(self) -> int:
         """The capture's time that has been reached."""

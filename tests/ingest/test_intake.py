@@ -19,7 +19,7 @@ from mpengine.ingest.recorder import Recorder, capture_files
 from mpengine.ingest.watchdog import SocketWatch
 from mpengine.venues.base import RestCall
 from shm.board_words import Word
-from shm.records import decode
+from shm.records import Venue, decode
 from tests.ingest.rig import TRADES, FakeVenue, Rig, Sink, message, plan, run
 
 CALL = RestCall("oi", "BTC", "/oi", 1, interval_s=15)
@@ -234,3 +234,42 @@ def test_the_end_of_a_connection_carries_the_time_of_the_capture() -> None:
     rig.intake.flush()
     decoded = [d for b in rig.sink.batches for d in decode(b.body)]
     assert [d.fields["recv_ts_ns"] for d in decoded if d.kind.name == "GAP"] == [1_010]
+
+
+def test_a_venue_that_the_capture_does_not_hold_keeps_nobody_waiting() -> None:
+    """Venues with sockets of their own name, one of which the server of the capture does not know."""
+    rig = StampedRig()
+    linear = plan(name="linear", streams=(TRADES,))
+    other = Feed(FakeVenue([linear, plan(name="linear-2", streams=(TRADES,))], venue=Venue.BYBIT))
+    merged = StampedIntake(rig.sink.router, None, rig.counts, lambda _s, _c: None, 1.0, [rig.feed, other], 100)
+    rig.intake, life = merged, life_of(other, "linear#1")
+    merged.opened(other, life, 1)
+    merged.message(rig.feed, rig.public, stamped(1, 1_010), 9)
+    merged.message(rig.feed, rig.market, stamped(2, 1_020, "trades"), 9)
+    merged.message(other, life, stamped(3, 1_030, "trades"), 9)
+    assert rig.ticks_and_numbers() == []
+    merged.absent(other, other.plans[1])
+    assert rig.ticks_and_numbers() == [-1_000, 1]  # up to the oldest of the newest stamps
+    merged.message(rig.feed, rig.public, stamped(4, 1_040), 9)
+    merged.message(rig.feed, rig.market, stamped(5, 1_050, "trades"), 9)
+    assert rig.ticks_and_numbers() == [-1_000, 1, 2, 3]
+    assert rig.counts.get(Word.LATE_EVENTS) == 0
+
+
+def test_a_module_that_raises_when_it_is_asked_something_is_logged_and_has_no_answer(caplog: pytest.LogCaptureFixture) -> None:
+    class Raising(FakeVenue):
+        def snapshots_overdue(self, recv_ns: int) -> list[str]:
+            raise RuntimeError("overdue")
+
+        def replacements_wanted(self) -> list[str]:
+            raise LookupError("ends")
+
+        def resubscribe(self, connection: str, stream: str, recv_ns: int) -> bool:
+            raise ValueError("again")
+
+    rig = Rig(Raising([plan()]))
+    life = life_of(rig.feed, "public#1")
+    assert rig.intake.overdue(rig.feed) == rig.intake.replacements(rig.feed) == []
+    assert not rig.intake.resubscribe(rig.feed, life, "depth")
+    assert rig.counts.get(Word.HANDLER_ERRORS) == 3
+    assert len(caplog.records) == 3

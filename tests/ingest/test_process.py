@@ -6,6 +6,7 @@ import itertools
 import json
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -28,7 +29,16 @@ from mpengine.schemas import FeedsDocument, VenueFeed
 from mpengine.schemas import decode as decode_document
 from mpengine.venues.base import RestCall
 from shm.board import Board, BoardReader, BoardRow, RowName
-from shm.board_words import Role, State, Word, parse_errors_word, resync_word
+from shm.board_words import (
+    VENUE_STATES,
+    Role,
+    State,
+    Word,
+    parse_errors_word,
+    resync_word,
+    venue_state_word,
+    venue_streams_word,
+)
 from shm.document import DocumentReader
 from shm.errors import Missing
 from shm.event_ring import Batch, BatchFlag, EventReader, create_event_ring
@@ -43,15 +53,30 @@ INGEST_ROW, ENGINE_ROW = 0, 1
 class Simulator:
     """A simulator process; `control` is its HTTP control."""
 
-    def __init__(self, *arguments: str) -> None:
-        command = [sys.executable, "-m", "mpengine.simulator.process", "--port", "0", *arguments]
+    def __init__(self, *arguments: str, port: int | None = None) -> None:
+        """`port`: where the settings in the arguments let it listen; None: it chooses one and says it."""
+        where = ["--port", "0"] if port is None else []
+        command = [sys.executable, "-m", "mpengine.simulator.process", *where, *arguments]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE)
         assert self.process.stdout is not None
         try:
-            self.port: int = json.loads(self.process.stdout.readline())["port"]
+            self.port: int = json.loads(self.process.stdout.readline())["port"] if port is None else port
+            if port is not None:
+                self._wait_for_port()
         except BaseException:
             self.stop()
             raise
+
+    def _wait_for_port(self) -> None:
+        deadline = time.monotonic() + 20
+        while True:
+            assert self.process.poll() is None
+            assert time.monotonic() < deadline
+            try:
+                socket.create_connection(("127.0.0.1", self.port), 1).close()
+                return
+            except ConnectionRefusedError:
+                time.sleep(0.05)
 
     def control(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         data = None if body is None else json.dumps(body).encode()
@@ -70,8 +95,8 @@ class Simulator:
 
 
 @contextmanager
-def simulator(*arguments: str) -> Iterator[Simulator]:
-    one = Simulator(*arguments)
+def simulator(*arguments: str, port: int | None = None) -> Iterator[Simulator]:
+    one = Simulator(*arguments, port=port)
     try:
         yield one
     finally:
@@ -136,10 +161,10 @@ class Stack:
     def word(self, word: Word) -> int:
         return self.board.get(INGEST_ROW, word)
 
-    def ask_for_snapshot(self) -> None:
-        self._engine.add(resync_word(Venue.BINANCE))
+    def ask_for_snapshot(self, venue: Venue = Venue.BINANCE) -> None:
+        self._engine.add(resync_word(venue))
 
-    def feed(self) -> VenueFeed | None:
+    def feed(self, venue: str = "binance") -> VenueFeed | None:
         """The venue in the newest FEEDS document."""
         try:
             reader = DocumentReader.open(self.paths.feeds)
@@ -147,7 +172,7 @@ class Stack:
             return None
         with reader:
             slot = reader.latest(DocumentId.FEEDS)
-            return None if slot is None else decode_document(slot.payload, FeedsDocument).venues["binance"]
+            return None if slot is None else decode_document(slot.payload, FeedsDocument).venues[venue]
 
     def chained(self) -> list[int]:
         """Lengths of the unbroken runs of diffs."""
@@ -463,3 +488,81 @@ def test_a_second_ingest_is_refused(stack: Callable[..., Stack]) -> None:
     _, log = second.communicate(timeout=20)
     assert second.returncode == 3
     assert b"is held by process" in log
+
+
+THREE = ("binance", "bybit", "okx")
+BOOKS = tuple(f"venues.{name}.order_book=true" for name in THREE[1:])
+
+
+@pytest.fixture
+def three_venues(tmp_path: Path) -> Iterator[tuple[Stack, Simulator]]:
+    """A stack of three venues with books, and the market that they share."""
+    with socket.socket() as place:
+        place.bind(("127.0.0.1", 0))
+        port = place.getsockname()[1]
+    one = Stack(tmp_path, port, *QUICK, *BOOKS, venues=THREE)
+    try:
+        with simulator("--settings", str(one.paths.settings), port=port) as market:
+            yield one, market
+    finally:
+        one.close()
+
+
+def venues_of(one: Stack, kind: Kind) -> set[int]:
+    return {fields["venue"] for fields in one.of(kind)}
+
+
+def states(one: Stack) -> list[str]:
+    return [VENUE_STATES[one.word(venue_state_word(Venue[name.upper()]))] for name in THREE]
+
+
+@pytest.mark.covers("F10")
+def test_three_venues_reach_one_ring_and_the_board_says_how_they_are(three_venues: tuple[Stack, Simulator]) -> None:
+    one, _market = three_venues
+    for name in THREE:  # raised before the start: the wire venues answer by themselves
+        one.ask_for_snapshot(Venue[name.upper()])
+    process = one.start()
+    everyone = {Venue.BINANCE, Venue.BYBIT, Venue.OKX}
+    one.until(lambda: venues_of(one, Kind.SNAPSHOT) == everyone and venues_of(one, Kind.DEPTH) == everyone, "books of all")
+    one.until(lambda: venues_of(one, Kind.OPEN_INTEREST) == everyone, "open interest of all")
+    one.until(lambda: states(one) == ["LIVE"] * 3)
+    for name in THREE:
+        assert one.word(venue_streams_word(Venue[name.upper()])) & 0xFFFF >= 1
+    assert one.word(Word.RECONNECTS) == 0
+    assert one.word(Word.RESYNC_DONE) == 1  # the polled one
+
+    for venue in (Venue.BYBIT, Venue.OKX):
+        snapshots = len([fields for fields in one.of(Kind.SNAPSHOT) if fields["venue"] == venue])
+        done = one.word(Word.RESYNC_DONE)
+        one.ask_for_snapshot(venue)
+        one.until(
+            lambda venue=venue, snapshots=snapshots: (  # type: ignore[misc]
+                len([fields for fields in one.of(Kind.SNAPSHOT) if fields["venue"] == venue]) > snapshots
+            ),
+            "a new subscription brings another snapshot",
+        )
+        one.until(lambda done=done: one.word(Word.RESYNC_DONE) == done + 1)  # type: ignore[misc]
+    assert one.word(Word.RECONNECTS) == 0
+
+    code, log = one.stop(process)
+    assert code == 0, log
+    assert "Traceback" not in log
+
+
+@pytest.mark.covers("F10")
+def test_a_silent_book_of_a_wire_venue_is_subscribed_anew_and_then_gets_a_new_socket(
+    three_venues: tuple[Stack, Simulator],
+) -> None:
+    one, market = three_venues
+    process = one.start()
+    one.until(lambda: venues_of(one, Kind.DEPTH) == {Venue.BINANCE, Venue.BYBIT, Venue.OKX}, "books of all")
+    market.fault(fault="silence", venue="bybit", stream="orderbook*", seconds=60)
+    one.until(lambda: (feed := one.feed("bybit")) is not None and feed.reasons.get("resubscribed", 0) >= 1, "subscribed anew")
+    one.until(lambda: (feed := one.feed("bybit")) is not None and feed.reconnects >= 1, "that did not help: a new socket")
+    assert all((feed := one.feed(name)) is not None and feed.reconnects == 0 for name in ("binance", "okx"))
+    market.control("DELETE", "faults")
+    snapshots = len([fields for fields in one.of(Kind.SNAPSHOT) if fields["venue"] == Venue.BYBIT])
+    one.until(lambda: len([fields for fields in one.of(Kind.SNAPSHOT) if fields["venue"] == Venue.BYBIT]) > snapshots)
+    code, log = one.stop(process)
+    assert code == 0
+    assert "subscribed anew" in log

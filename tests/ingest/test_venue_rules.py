@@ -161,6 +161,19 @@ def test_any_other_refusal_is_tried_again_with_the_usual_delays() -> None:
     run(main())
 
 
+def test_an_address_that_the_server_does_not_know_is_nothing_to_wait_for() -> None:
+    async def main() -> None:
+        absent: list[str] = []
+        async with Venue(404).serve() as (_, url):
+            rig = rig_for(url)
+            rig.intake.absent = lambda _feed, sockets: absent.append(sockets.name)  # type: ignore[method-assign]
+            async with running(*(keeper.run() for keeper in keepers_of(rig))):
+                await until(lambda: rig.feed.reconnects >= 2)
+        assert set(absent) == {"public"}
+
+    run(main())
+
+
 def test_texts_go_out_after_the_plans_own_in_order_and_at_each_occasion() -> None:
     async def main() -> None:
         venue = Venue()
