@@ -5,6 +5,7 @@
     reorder     it changes places with the next one of its stream     garbage    unreadable text comes before it
     silence     as drop, named for whole streams; replies still come  half_open  the socket stays open and is dead for good
     disconnect  sockets are cut, and while active none is accepted    status     REST (or a handshake) is answered with a status
+    notice      the venue announces to every open socket, once, that it will close it: OKX only
 
 `stream` is a shell pattern over stream names or REST paths, `socket` a route; None matches all sockets. REST is meant only by
 `socket` "rest", or by `status` without a socket: there drop and silence never answer, disconnect cuts, delay and garbage are the
@@ -26,7 +27,7 @@ import numpy as np
 from mpengine.simulator.draws import Draws
 
 KINDS: Final = frozenset(
-    {"drop", "delay", "half_open", "garbage", "gap", "duplicate", "reorder", "status", "silence", "disconnect"}
+    {"drop", "delay", "half_open", "garbage", "gap", "duplicate", "reorder", "status", "silence", "disconnect", "notice"}
 )
 STATUSES: Final = frozenset({400, 401, 403, 404, 408, 418, 429, 451, 500, 502, 503})
 REST: Final = "rest"

@@ -25,7 +25,7 @@ from aiohttp import WSMsgType, web
 
 from mpengine.simulator.faults import REST, Fault, FaultTable, garbage
 from mpengine.simulator.market import Market
-from mpengine.simulator.wire import ABNORMAL, Message, Reply, Session, VenueWire
+from mpengine.simulator.wire import ABNORMAL, Announcing, Message, Reply, Session, VenueWire
 from shm.records import PositionSide
 
 QUEUE_MESSAGES: Final = 20_000
@@ -431,6 +431,8 @@ class SimulatorServer:
             values = json.loads(await request.read())
             if not isinstance(values, dict):
                 raise ValueError("the body must be an object")
+            if values.get("fault") == "notice" and not isinstance(self.venues.get(str(values.get("venue"))), Announcing):
+                raise ValueError("notice needs a venue that announces")
             fault = self.faults.add(values, time.monotonic_ns(), frozenset(self.venues))
         except ValueError as error:
             return web.json_response({"error": str(error)}, status=400)
@@ -438,7 +440,13 @@ class SimulatorServer:
         return web.json_response(fault.describe(time.monotonic_ns()), status=201)
 
     def _act_now(self, fault: Fault) -> None:
-        """Faults of sockets act on those that are open already."""
+        """Faults of sockets act on those that are open already; a notice is given at once and that was it."""
+        venue = self.venues[fault.venue]
+        if fault.kind == "notice" and isinstance(venue, Announcing):
+            venue.announce_upgrade()
+            self.faults.spend(fault)
+            fault.left = 0
+            return
         if fault.kind not in ("disconnect", "half_open") or fault.socket == REST:
             return
         lasting = fault.left is not None or fault.until_ns is not None

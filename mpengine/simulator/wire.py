@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 from mpengine.simulator.market import Changes
 
@@ -148,3 +148,11 @@ class VenueWire(Protocol):
 
     def rest(self, path: str, query: Mapping[str, str], client: str, now_ns: int, body: bytes = b"") -> Reply:
         """Answer of a GET, or of a POST with its `body`. `client`: address that weights are counted for. `now_ns` is monotonic."""
+
+
+@runtime_checkable
+class Announcing(Protocol):
+    """A venue that tells its clients before it closes their connections."""
+
+    def announce_upgrade(self) -> None:
+        """Every open socket gets the notice with the next step of the market."""

@@ -87,3 +87,20 @@ def test_pings_of_the_client_keep_a_silent_socket_open(monkeypatch: pytest.Monke
             assert (await closing(ws)).rcvd is not None
 
     run(test())
+
+
+def test_a_notice_is_given_on_demand_once_and_only_where_the_venue_gives_any() -> None:
+    async def test() -> None:
+        async with running(small(names=NAMES)) as one, connect(one, OKX) as ws:
+            fault = await one.fault("notice", venue="okx")
+            assert (fault["applied"], fault["active"]) == (1, False)
+            notice = await receive(ws)
+            assert (notice["event"], notice["code"]) == ("notice", "64008")
+            await ws.send(json.dumps({"op": "subscribe", "args": [{"channel": "books", "instId": "BTC-USDT-SWAP"}]}))
+            assert (await receive(ws))["event"] == "subscribe"
+            assert {(await receive(ws)).get("event") for _ in range(5)} == {None}
+            for venue in ("binance", "hyperliquid", "nowhere"):
+                status, body = await one.post("/control/faults", {"venue": venue, "fault": "notice"})
+                assert status == 400 and "error" in body
+
+    run(test())
