@@ -25,7 +25,8 @@ from api.depth import DepthFrames
 from api.health import Health
 from api.hooks import NOSNIFF, REQUEST_ID, Around, Counts, access, install_errors, request_ids
 from api.media import JsonHandler
-from api.resources import candles, depth, depth_stats
+from api.oi import OpenInterest
+from api.resources import candles, depth, depth_stats, oi
 from api.resources.data import target_of
 from api.resources.health import HealthResource, LiveResource, ReadyResource
 from api.resources.service import TimeResource
@@ -56,6 +57,7 @@ def routes(context: Context, health: Health) -> list[tuple[tuple[str, ...], obje
         ((depth_stats.STATS, "/v2/orderbook_heatmap_30s_stats"), depth_stats.Stats(context)),
         ((depth_stats.DEBUG, "/v2/orderbook_heatmap_30s_debug"), depth_stats.Debug(context)),
         ((candles.ROUTE, "/v4/candles"), candles.Candles(context)),
+        ((oi.ROUTE, "/v1/oi"), oi.Oi(context)),
     ]
 
 
@@ -202,6 +204,7 @@ def create_app(settings: Settings, sources: Sources | None = None, clock: Clock 
             sources=sources,
             depth={name: DepthFrames(files) for name, files in sources.symbols.items()},
             candles={name: CandleBars(files.candles) for name, files in sources.symbols.items()},
+            oi={name: OpenInterest(files) for name, files in sources.symbols.items()},
             cache=Cache(entries=api.cache_entries, size=api.cache_bytes, body=api.cache_body_bytes),
             builder=Builder(sources.borrowed),
             clock=clock,

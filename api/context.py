@@ -9,6 +9,7 @@ from api.bars import CandleBars
 from api.cache import Builder, Cache
 from api.clock import Clock
 from api.depth import DepthFrames
+from api.oi import OpenInterest
 from api.sources import Sources
 from mpengine.config import Settings
 
@@ -23,13 +24,14 @@ class Lifetime:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Settings, files, decoded frames and bars by symbol, cache, builder, clock, lifetime and version of one
+    """Settings, files, decoded frames, bars and open interest by symbol, cache, builder, clock, lifetime and version of one
     worker."""
 
     settings: Settings
     sources: Sources
     depth: Mapping[str, DepthFrames]
     candles: Mapping[str, CandleBars]
+    oi: Mapping[str, OpenInterest]
     cache: Cache
     builder: Builder
     clock: Clock

@@ -44,7 +44,7 @@ def depth_coverage(settings: Settings, symbol: str, flags: Coverage, counted: in
     primary = books.get(settings.engine.primary_venue)
     return {
         "venues": {
-            venue.label: _venue(venue, bool(counted & venue.bit), _configured(settings, symbol, venue), books.get(venue.label))
+            venue.label: _venue(venue, bool(counted & venue.bit), configured(settings, symbol, venue), books.get(venue.label))
             for venue in SAMPLING
         },
         "flags": flag_names(flags),
@@ -65,7 +65,8 @@ def _venue(venue: Venue, counted: bool, configured: bool, book: BookStats | None
     }
 
 
-def _configured(settings: Settings, symbol: str, venue: Venue) -> bool:
+def configured(settings: Settings, symbol: str, venue: Venue) -> bool:
+    """Whether the venue is enabled and has a name for the symbol."""
     there = getattr(settings.venues, venue.label, None)
     return there is not None and there.enabled and getattr(settings.symbols[symbol], venue.label, None) is not None
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from mpengine import schemas
-from mpengine.schemas import BookDocument, FeedsDocument, StatusDocument
+from mpengine.schemas import BookDocument, FeedsDocument, OiDocument, StatusDocument
 from shm.slots import Slot
 
 log = logging.getLogger("api.documents")
 
-D = TypeVar("D", BookDocument, StatusDocument, FeedsDocument)
+D = TypeVar("D", BookDocument, StatusDocument, FeedsDocument, OiDocument)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from api.app import Service, create_app
 from api.clock import Clock
 from mpengine import schemas
 from mpengine.config import Settings
-from mpengine.schemas import BookDocument, BookStats, FeedsDocument, StatusDocument, VenueFeed
+from mpengine.schemas import BookDocument, BookStats, FeedsDocument, OiDocument, OiValue, StatusDocument, VenueFeed
 from shm.document import DocumentWriter
 from shm.frame_ring import FrameWriter
 from shm.frames import Frame, encode
@@ -290,6 +290,25 @@ class World:
     def add_status(self, symbol: str = "BTC", **values: Any) -> int:
         data = schemas.encode(status_document(symbol, **values))
         return self.documents(symbol).publish(DocumentId.STATUS, data, ts_ns=0, published_ns=self.clock.now_ms * MS)
+
+    def add_oi(
+        self, symbol: str = "BTC", *, mark: float | None = 100.0, shown: dict[str, float] | None = None, **venues: Any
+    ) -> int:
+        """Values that came now, or `(value, seconds ago)`."""
+        now_ns = self.clock.now_ms * MS
+
+        def value_of(given: Any) -> OiValue:
+            base, ago = given if isinstance(given, tuple) else (given, 0.0)
+            at_ns = now_ns - int(ago * 1000) * MS
+            return OiValue(base=base, recv_ns=at_ns, venue_ns=at_ns - 7 * MS)
+
+        values = {venue: value_of(given) for venue, given in venues.items()}
+        fresh = [one.base for one in values.values() if now_ns - one.recv_ns <= 60 * SECOND_NS]
+        document = OiDocument(
+            symbol=symbol, written_ns=now_ns, unit=symbol, total_base=sum(fresh) if fresh else None, mark=mark, venues=values,
+            display={venue: value_of(given) for venue, given in (shown or {}).items()},
+        )  # fmt: skip
+        return self.documents(symbol).publish(DocumentId.OI, schemas.encode(document), ts_ns=now_ns, published_ns=now_ns)
 
     def add_feeds(self, **venues: VenueFeed) -> int:
         now_ns = self.clock.now_ms * MS
