@@ -74,6 +74,8 @@ class Ingest:
         self._jumps = JumpWatch(time.time_ns(), time.monotonic_ns())
         self._ticks = 0
         self._document_ns = 0
+        self._stop_limit = threading.Timer(STOP_LIMIT_S, _give_up)
+        self._stop_limit.daemon = True
         self._keepers: list[SocketKeeper] = []
         # Only a venue that claims to push every liquidation can be measured by what the others show.
         scale = settings.ingest.watchdog_scale
@@ -152,9 +154,7 @@ class Ingest:
         try:
             await self._turn_until(stop, intake)
         finally:
-            limit = threading.Timer(STOP_LIMIT_S, _give_up)
-            limit.daemon = True
-            limit.start()
+            self._stop_limit.start()
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks, timeout=CLOSE_S)
@@ -170,6 +170,7 @@ class Ingest:
                 part.close()
         if self._recorder is not None and not self._recorder.close(RECORDER_CLOSE_S):
             log.error("the capture could not be written out in time: %d lines lost", self._recorder.dropped)
+        self._stop_limit.cancel()
 
     def _intake(self, loop: asyncio.AbstractEventLoop) -> Intake:
         from mpengine.ingest.intake import Intake, StampedIntake

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from mpengine.ingest.feeds import Feed, Life, document
+from mpengine.ingest.feeds import Feed, Life, document, liquidation_streams, streams_word
 from mpengine.ingest.watchdog import SECOND, SocketWatch
 from mpengine.schemas import FeedsDocument, decode, encode
-from mpengine.venues.base import RestCall, RestResult, RestVerdict
+from mpengine.venues.base import RestCall, RestResult, RestVerdict, StreamPlan
+from shm.records import Kind
 from tests.ingest.rig import DEPTH, FORCED, TRADES, FakeVenue, message, plan
 
 WALL = 1_800_000_000 * SECOND
@@ -92,3 +93,27 @@ def test_the_document_survives_its_encoding() -> None:
     deliver(feed, life, 1, "depth", 1)
     made = document([feed], WALL, 2 * SECOND)
     assert decode(encode(made), FeedsDocument) == made
+
+
+def test_the_board_counts_streams_by_state_and_the_document_says_what_was_done() -> None:
+    feed, life = feed_with_life()
+    deliver(feed, life, 1, "depth", 1)
+    deliver(feed, life, 2, "trades", 1)
+    assert streams_word(feed, SECOND) == 3  # forced orders may be silent: as alive as their connection
+    assert streams_word(feed, 7 * SECOND) == 2 + (1 << 16)
+    assert streams_word(feed, 32 * SECOND) == (2 << 16) + (1 << 32)
+    feed.did("resubscribed")
+    feed.did("resubscribed")
+    assert document([feed], WALL, SECOND).venues["binance"].reasons == {"resubscribed": 2}
+    feed.end(life)
+    assert streams_word(feed, SECOND) == 3 << 32
+
+
+def test_streams_of_one_symbols_liquidations_are_found_with_their_oldest_connection() -> None:
+    own = StreamPlan("all.BTC", "BTC", Kind.LIQUIDATION, None, None, False)
+    sockets = plan(name="linear", streams=(DEPTH, own, FORCED))
+    feed = Feed(FakeVenue([sockets]))
+    assert liquidation_streams(feed) == {}
+    for number, opened_ns in ((2, 500), (1, 300), (3, 900)):
+        feed.begin(Life(f"linear#{number}", sockets, opened_ns, SocketWatch(sockets, opened_ns, 1.0)))
+    assert liquidation_streams(feed) == {"BTC": ("linear", "all.BTC", 300)}

@@ -571,3 +571,26 @@ def test_a_silent_book_of_a_wire_venue_is_subscribed_anew_and_then_gets_a_new_so
     code, log = one.stop(process)
     assert code == 0
     assert "subscribed anew" in log
+
+
+@pytest.mark.covers("E-M6")
+def test_a_stop_that_hangs_ends_all_the_same_and_says_where() -> None:
+    """A task that cannot be cancelled: the loop would wait for it for ever."""
+    code = (
+        "import asyncio, threading, uvloop\n"
+        "from mpengine.ingest import process\n"
+        "async def stubborn():\n"
+        "    while True:\n"
+        "        try:\n"
+        "            await asyncio.sleep(60)\n"
+        "        except asyncio.CancelledError:\n"
+        "            pass\n"
+        "async def main():\n"
+        "    task = asyncio.create_task(stubborn())\n"
+        "    await asyncio.sleep(0)\n"
+        "    threading.Timer(0.2, process._give_up).start()\n"
+        "uvloop.run(main())\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, timeout=20)
+    assert ended.returncode == 1
+    assert b"uvloop" in ended.stderr
