@@ -594,3 +594,42 @@ def test_a_stop_that_hangs_ends_all_the_same_and_says_where() -> None:
     ended = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, timeout=20)
     assert ended.returncode == 1
     assert b"uvloop" in ended.stderr
+
+
+@pytest.mark.covers("F10")
+def test_an_announced_end_is_answered_by_a_successor_before_it_comes(three_venues: tuple[Stack, Simulator]) -> None:
+    one, market = three_venues
+    process = one.start()
+    one.until(lambda: Venue.OKX in venues_of(one, Kind.DEPTH))
+    gaps = len([fields for fields in one.of(Kind.GAP) if fields["venue"] == Venue.OKX])
+
+    market.fault(fault="notice", venue="okx")
+    snapshots = len([fields for fields in one.of(Kind.SNAPSHOT) if fields["venue"] == Venue.OKX])
+    one.until(
+        lambda: len([fields for fields in one.of(Kind.SNAPSHOT) if fields["venue"] == Venue.OKX]) > snapshots,
+        "the successor brings its own snapshot",
+    )
+    one.until(lambda: (feed := one.feed("okx")) is not None and feed.connections == 1, "one connection is left")
+    assert len([fields for fields in one.of(Kind.GAP) if fields["venue"] == Venue.OKX]) == gaps
+    assert one.word(Word.RECONNECTS) == 0
+    code, log = one.stop(process)
+    assert code == 0
+    assert "its successor is opened" in log
+
+
+@pytest.mark.covers("F10")
+def test_a_blocked_venue_is_left_alone_and_the_others_go_on(three_venues: tuple[Stack, Simulator]) -> None:
+    one, market = three_venues
+    market.fault(fault="status", venue="bybit", status=451)
+    process = one.start()
+    one.until(lambda: states(one)[1] == "GEO_BLOCKED", "Bybit refuses this address")
+    one.until(lambda: states(one) == ["LIVE", "GEO_BLOCKED", "LIVE"])
+    market.control("DELETE", "faults")
+    tries = one.word(Word.RECONNECTS)
+    okx = len(one.of(Kind.DEPTH))
+    one.until(lambda: len(one.of(Kind.DEPTH)) > okx + 30, "the others go on")
+    assert one.word(Word.RECONNECTS) == tries
+    assert states(one)[1] == "GEO_BLOCKED"
+    code, log = one.stop(process)
+    assert code == 0
+    assert "Traceback" not in log
