@@ -5,6 +5,12 @@ from __future__ import annotations
 import pytest
 
 from mpengine.ingest.cross_watch import ENOUGH, SECOND, CrossWatch
+from mpengine.ingest.feeds import NOT_SHOWN, Feed, Life
+from mpengine.ingest.process import Ingest
+from mpengine.ingest.watchdog import SocketWatch
+from mpengine.venues.base import StreamPlan
+from shm.records import Kind, Venue
+from tests.ingest.rig import FakeVenue, plan
 
 T0 = 5_000 * SECOND
 
@@ -78,3 +84,38 @@ def test_the_scale_shortens_the_window() -> None:
     market.go(1)
     [(at_s, _)] = market.go(70, shown=ENOUGH)
     assert 60 <= at_s <= 62
+
+
+class FakeKeeper:
+    def __init__(self, feed: Feed) -> None:
+        self.feed = feed
+        self.plan = feed.plans[0]
+        self.again: list[str] = []
+
+    def resubscribe(self, stream: str) -> bool:
+        self.again.append(stream)
+        return True
+
+
+@pytest.mark.covers("F10")
+def test_ingest_takes_the_silent_venues_stream_anew_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    """The totals of all other venues count together; only the stream of the symbol is touched."""
+    streams = [StreamPlan(f"all.{symbol}", symbol, Kind.LIQUIDATION, None, None, False) for symbol in ("BTC", "ETH")]
+    silent = Feed(FakeVenue([plan(name="linear", streams=streams)], venue=Venue.BYBIT, sampling="all_500ms"))
+    others = [Feed(FakeVenue([plan()], venue=venue)) for venue in (Venue.BINANCE, Venue.OKX)]
+    silent.begin(Life("linear#1", silent.plans[0], T0, SocketWatch(silent.plans[0], T0, 1.0)))
+    ingest = Ingest.__new__(Ingest)
+    ingest._feeds = [others[0], silent, others[1]]
+    keepers = [FakeKeeper(feed) for feed in ingest._feeds]
+    ingest._keepers = keepers  # type: ignore[assignment]
+    watch = CrossWatch()
+    for second in range(0, 700, 5):
+        if second == 300:
+            for feed in others:
+                feed.module.counters.liquidations["BTC"] = ENOUGH // 2
+        ingest._compare_liquidations(silent, watch, T0 + second * SECOND)
+    assert [keeper.again for keeper in keepers] == [[], ["all.BTC"], []]
+    assert silent.reasons == {NOT_SHOWN: 1}
+    [record] = caplog.records
+    assert record.levelname == "WARNING"
+    assert "all.BTC: silent while other venues show 20 liquidations" in record.getMessage()

@@ -620,7 +620,7 @@ def test_an_announced_end_is_answered_by_a_successor_before_it_comes(three_venue
 @pytest.mark.covers("F10")
 def test_a_blocked_venue_is_left_alone_and_the_others_go_on(three_venues: tuple[Stack, Simulator]) -> None:
     one, market = three_venues
-    market.fault(fault="status", venue="bybit", status=451)
+    market.fault(fault="status", venue="bybit", socket="linear", status=451)
     process = one.start()
     one.until(lambda: states(one)[1] == "GEO_BLOCKED", "Bybit refuses this address")
     one.until(lambda: states(one) == ["LIVE", "GEO_BLOCKED", "LIVE"])
@@ -632,4 +632,5 @@ def test_a_blocked_venue_is_left_alone_and_the_others_go_on(three_venues: tuple[
     assert states(one)[1] == "GEO_BLOCKED"
     code, log = one.stop(process)
     assert code == 0
+    assert log.count("blocked, no socket before the next start") == 1
     assert "Traceback" not in log
