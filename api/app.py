@@ -17,16 +17,19 @@ from typing import Any, Final
 import falcon.asgi
 
 from api.bars import CandleBars
+from api.basis import SymbolCoverage
 from api.bodies import Headers, Response, wire
 from api.cache import Builder, Cache
 from api.clock import Clock
 from api.context import Context, Lifetime
 from api.depth import DepthFrames
+from api.feeds import Feeds
 from api.health import Health
 from api.hooks import NOSNIFF, REQUEST_ID, Around, Counts, access, install_errors, request_ids
+from api.liquidations import LiquidationRows
 from api.media import JsonHandler
 from api.oi import OpenInterest
-from api.resources import candles, depth, depth_stats, oi
+from api.resources import candles, depth, depth_stats, liquidations, oi
 from api.resources.data import target_of
 from api.resources.health import HealthResource, LiveResource, ReadyResource
 from api.resources.service import TimeResource
@@ -58,6 +61,7 @@ def routes(context: Context, health: Health) -> list[tuple[tuple[str, ...], obje
         ((depth_stats.DEBUG, "/v2/orderbook_heatmap_30s_debug"), depth_stats.Debug(context)),
         ((candles.ROUTE, "/v4/candles"), candles.Candles(context)),
         ((oi.ROUTE, "/v1/oi"), oi.Oi(context)),
+        ((liquidations.ROUTE, "/v4/liquidations"), liquidations.Liquidations(context)),
     ]
 
 
@@ -198,13 +202,18 @@ def create_app(settings: Settings, sources: Sources | None = None, clock: Clock 
     clock = clock or Clock()
     sources = sources or Sources(settings, clock)
     api = settings.api
+    frames = {name: DepthFrames(files) for name, files in sources.symbols.items()}
+    interest = {name: OpenInterest(files) for name, files in sources.symbols.items()}
     return Service(
         Context(
             settings=settings,
             sources=sources,
-            depth={name: DepthFrames(files) for name, files in sources.symbols.items()},
+            depth=frames,
             candles={name: CandleBars(files.candles) for name, files in sources.symbols.items()},
-            oi={name: OpenInterest(files) for name, files in sources.symbols.items()},
+            oi=interest,
+            liquidations={name: LiquidationRows(files.liquidations) for name, files in sources.symbols.items()},
+            coverage={name: SymbolCoverage(settings, name, frames[name], interest[name]) for name in sources.symbols},
+            feeds=Feeds(settings, sources.feeds),
             cache=Cache(entries=api.cache_entries, size=api.cache_bytes, body=api.cache_body_bytes),
             builder=Builder(sources.borrowed),
             clock=clock,

@@ -215,16 +215,20 @@ def etag_matches(header: bytes, tag: bytes) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Freshness:
-    """Age is counted from `origin_ms` (None: no data, which is stale); stale when older than `stale_after_ms`."""
+    """Age is counted from `origin_ms` (None: no data, which is stale); stale when older than `stale_after_ms`.
+
+    `told`: whether it is stale where something else than its age says so.
+    """
 
     origin_ms: int | None
     stale_after_ms: int
+    told: bool | None = None
 
     def moment(self, received_ms: int, now_ms: int) -> Moment:
         if self.origin_ms is None:
-            return Moment(received_ms, now_ms, None, True)
+            return Moment(received_ms, now_ms, None, True if self.told is None else self.told)
         age = max(0, now_ms - self.origin_ms)  # the clock of the venue may be ahead of ours
-        return Moment(received_ms, now_ms, age, age > self.stale_after_ms)
+        return Moment(received_ms, now_ms, age, age > self.stale_after_ms if self.told is None else self.told)
 
 
 @dataclass(frozen=True, slots=True)

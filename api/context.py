@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from api.bars import CandleBars
+from api.basis import SymbolCoverage
 from api.cache import Builder, Cache
 from api.clock import Clock
 from api.depth import DepthFrames
+from api.feeds import Feeds
+from api.liquidations import LiquidationRows
 from api.oi import OpenInterest
 from api.sources import Sources
 from mpengine.config import Settings
@@ -24,7 +27,7 @@ class Lifetime:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Settings, files, decoded frames, bars and open interest by symbol, cache, builder, clock, lifetime and version of one
+    """Settings, files, what is kept decoded by symbol, feeds, cache, builder, clock, lifetime and version of one
     worker."""
 
     settings: Settings
@@ -32,6 +35,9 @@ class Context:
     depth: Mapping[str, DepthFrames]
     candles: Mapping[str, CandleBars]
     oi: Mapping[str, OpenInterest]
+    liquidations: Mapping[str, LiquidationRows]
+    coverage: Mapping[str, SymbolCoverage]
+    feeds: Feeds
     cache: Cache
     builder: Builder
     clock: Clock

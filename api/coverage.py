@@ -38,13 +38,21 @@ def flag_names(flags: Coverage) -> list[str]:
     return [name for flag, name in FLAG_NAMES.items() if flags & flag]
 
 
-def depth_coverage(settings: Settings, symbol: str, flags: Coverage, counted: int, book: BookDocument | None) -> dict[str, Any]:
-    """Coverage of a depth frame. `counted`: bit set of the venues in it; `book`: the document that goes with the frame."""
+def depth_coverage(
+    settings: Settings, symbol: str, flags: Coverage, counted: int, book: BookDocument | None, oi: tuple[str, ...]
+) -> dict[str, Any]:
+    """Coverage of a depth frame. `counted`: bit set of the venues in it; `book`: the document that goes with the frame; `oi`:
+    venues whose open interest was at most 60 s old."""
     books = book.books if book is not None else {}
     primary = books.get(settings.engine.primary_venue)
     return {
         "venues": {
-            venue.label: _venue(venue, bool(counted & venue.bit), configured(settings, symbol, venue), books.get(venue.label))
+            venue.label: {
+                "liquidations": SAMPLING[venue] if configured(settings, symbol, venue) else "none",
+                "depth": bool(counted & venue.bit),
+                "oi": venue.label in oi,
+                **_book(bool(counted & venue.bit), books.get(venue.label)),
+            }
             for venue in SAMPLING
         },
         "flags": flag_names(flags),
@@ -54,15 +62,10 @@ def depth_coverage(settings: Settings, symbol: str, flags: Coverage, counted: in
     }
 
 
-def _venue(venue: Venue, counted: bool, configured: bool, book: BookStats | None) -> dict[str, Any]:
-    state = "LIVE" if counted else None if book is None else "STALE"
-    return {
-        "liquidations": SAMPLING[venue] if configured else "none",
-        "depth": counted,
-        "oi": configured,
-        "state": state,
-        "last_ms": None if book is None else _ms(book.last_update_ns),
-    }
+def _book(counted: bool, book: BookStats | None) -> dict[str, Any]:
+    """`state` of a venue's book: LIVE where the frame counted it, DOWN where it had nothing to count."""
+    state = None if book is None else "DOWN" if book.state == "unsynced" else "STALE"
+    return {"state": "LIVE" if counted else state, "last_ms": None if book is None else _ms(book.last_update_ns)}
 
 
 def configured(settings: Settings, symbol: str, venue: Venue) -> bool:

@@ -11,10 +11,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from api import canaries
 from api.bodies import CONTRACT
 from api.context import Context
 from api.documents import Published, published
-from mpengine.schemas import BookDocument, FeedsDocument, StatusDocument
+from api.feeds import FEEDS_STALE_MS, LIVE
+from api.oi import received_ms
+from mpengine.schemas import BookDocument, StatusDocument, StreamFeed
 from shm.board import BoardReader
 from shm.board_words import Role, State, Word
 from shm.frame_ring import FrameReader
@@ -25,10 +28,8 @@ from shm.records import DocumentId
 
 DEPTH_STALE_MS: Final = 90_000
 MAP_STALE_MS: Final = 180_000
-FEEDS_STALE_MS: Final = 10_000
 WRITE_ERROR_NS: Final = 600_000_000_000
 FRESH_SHARE: Final = 0.9
-LIVE: Final = "LIVE"
 
 WRITE_ERRORS: Final = ("write_errors", "log_errors", "sync_errors")
 COUNTERS: Final = (
@@ -161,10 +162,10 @@ class Health:
             return "missing"
         return _ENGINE_STATES.get(reader.writer_state(), status.content.state)
 
-    def _oi_age_s(self, name: str, now_ms: int) -> float | None:
-        reader = self._context.sources.symbols[name].documents.reader
-        slot = None if reader is None else reader.latest(DocumentId.OI)
-        return None if slot is None else _age_s(slot.ts_ns // 1_000_000, now_ms)
+    def _oi_ages(self, name: str, now_ms: int) -> dict[str, float]:
+        found = self._context.oi[name].document()
+        values = {} if found is None else found.content.venues
+        return {venue: _age_s(received_ms(value), now_ms) for venue, value in values.items()}
 
     def symbol_report(self, name: str, state: SymbolState, now_ms: int) -> dict[str, Any]:
         """Entry of a symbol in `/health`; the six old keys first."""
@@ -173,6 +174,7 @@ class Health:
         books = {} if book is None else book.content.books
         primary = books.get(settings.engine.primary_venue)
         available, closed_s, held = (False, 0.0, 0) if map_ is None else (True, map_.time_ms / 1000, map_.held)
+        oi_ages = self._oi_ages(name, now_ms)
         since_ns = None if status is None else status.content.data_since_ns
         return {
             "v1_available": available,
@@ -187,7 +189,7 @@ class Health:
             "liq_age_s": None if map_ is None else _age_s(map_.time_ms, now_ms),
             "depth_seq": None if depth is None else depth.seq,
             "depth_age_s": None if depth is None else _age_s(depth.time_ms, now_ms),
-            "oi_age_s": self._oi_age_s(name, now_ms),
+            "oi_age_s": min(oi_ages.values(), default=None),
             "book": "none" if primary is None else primary.state,
             "step": one.step,
             "ob_step": one.book_step,
@@ -201,16 +203,18 @@ class Health:
                 "pending": 0,
                 "dropped": 0,
             },
+            "books": {venue: book_stats.state for venue, book_stats in books.items()},
+            "open_interest": oi_ages,
         }
 
     # --- venues and processes -----------------------------------------------------------------------------------------
 
     def venues(self, now_ms: int) -> dict[str, dict[str, Any]]:
         """State of each venue as ingest sees it; empty where ingest has not said anything yet."""
-        reader = self._context.sources.feeds.reader
-        document = None if reader is None else published(reader.latest(DocumentId.FEEDS), FeedsDocument)
+        document = self._context.feeds.document()
         if document is None:
             return {}
+        statuses = self.statuses()
         old = now_ms - document.published_ns // 1_000_000 > FEEDS_STALE_MS
         return {
             venue: {
@@ -219,9 +223,16 @@ class Health:
                 "age_s": None if feed.last_ms is None else _age_s(feed.last_ms, now_ms),
                 "reconnects": feed.reconnects,
                 "liquidations": feed.liquidations,
+                "streams": {name: _stream(stream, old, now_ms) for name, stream in feed.streams.items()},
+                "canary": canaries.of_venue([one.canaries[venue] for one in statuses if venue in one.canaries]),
             }
             for venue, feed in document.content.venues.items()
         }
+
+    def statuses(self) -> list[StatusDocument]:
+        """The newest STATUS document of each symbol that has one."""
+        found = (self._status(name) for name in self._context.settings.symbols)
+        return [one.content for one in found if one is not None]
 
     def processes(self) -> list[ProcessState]:
         """Every process that has a row on the board."""
@@ -272,11 +283,16 @@ class Health:
         healthy = (
             not any(state.stale for state in states)
             and bool(venues)
-            and all(venue["state"] == LIVE for venue in venues.values())
+            and all(venue["state"] == LIVE and not venue["canary"]["alarm"] for venue in venues.values())
+            and not canaries.alarming(self.cross_canary())
             and all(process.state == LIVE for process in processes)
             and not self.errors.recent(now_ns)
         )
         return "ok" if healthy else "degraded"
+
+    def cross_canary(self) -> dict[str, Any] | None:
+        """Minutes in which venues' sides disagreed, over all symbols; None while none can be compared."""
+        return canaries.pooled([one.cross_canary for one in self.statuses()], None)
 
     def look(self) -> None:
         """Remember when a counter of failed writes rises."""
@@ -315,6 +331,7 @@ class Health:
                 for process in processes
             },
             "errors": self.counters(),
+            "cross_canary": self.cross_canary(),
         }
 
     def readiness(self) -> tuple[bool, dict[str, Any]]:
@@ -336,6 +353,16 @@ class Health:
     def _ingest_gone(self) -> bool:
         reader = self._context.sources.feeds.reader
         return reader is None or reader.writer_state() in _GONE
+
+
+def _stream(stream: StreamFeed, old: bool, now_ms: int) -> dict[str, Any]:
+    return {
+        "state": "STALE" if old and stream.state == LIVE else stream.state,
+        "age_s": None if stream.last_ms is None else _age_s(stream.last_ms, now_ms),
+        "messages": stream.messages,
+        "errors": stream.errors,
+        "lag_ms": stream.lag_ms,
+    }
 
 
 def _map(reader: FrameReader | None) -> RingState | None:

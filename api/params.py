@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 from urllib.parse import unquote_to_bytes
 
 from api.errors import ApiError, invalid, invalid_query, invalid_symbol, repeated
+from shm.records import Venue
 
 MAX_PARAMETERS: Final = 32
 MAX_CHARACTERS: Final = 128
@@ -115,11 +116,12 @@ class Integer:
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A finite number above `above` and at most `high`; absent is None."""
+    """A finite number above `above` (`inclusive`: or equal to it) and at most `high`; absent is None."""
 
     name: str
     above: float
     high: float = math.inf
+    inclusive: bool = False
 
     def read(self, text: str | None) -> float | None:
         if text is None:
@@ -127,9 +129,9 @@ class Number:
         value = float(text) if _NUMBER.fullmatch(text) else math.nan
         if not math.isfinite(value):
             raise invalid(self.name, "a finite number")
-        if not self.above < value <= self.high:
+        if not self.above < value <= self.high and not (self.inclusive and value == self.above):
             limit = "" if math.isinf(self.high) else f" and at most {self.high:g}"
-            raise invalid(self.name, f"above {self.above:g}{limit}")
+            raise invalid(self.name, f"{'at least' if self.inclusive else 'above'} {self.above:g}{limit}")
         return value
 
 
@@ -148,6 +150,21 @@ class Choice:
         return value
 
 
+@dataclass(frozen=True, slots=True)
+class OptionalChoice:
+    """One of a list of words, in any case; absent is None."""
+
+    name: str
+    words: tuple[str, ...]
+
+    def read(self, text: str | None) -> str | None:
+        if text is None:
+            return None
+        if text.lower() not in self.words:
+            raise invalid(self.name, f"one of {', '.join(self.words)}")
+        return text.lower()
+
+
 MINUTES: Final = Integer("minutes", 720, 5, 720, clamp=True)
 STRIDE: Final = Integer("stride", 1, 1, 30, clamp=True)
 RANGE_PCT: Final = Number("range_pct", 0.0, 1.0)
@@ -158,10 +175,18 @@ FORMAT: Final = Choice("format", "json", ("json", "bin"))
 INTERVAL: Final = Choice("interval", "1m", ("1m", "5m", "15m", "1h", "4h"))
 LIMIT: Final = Integer("limit", 720, 1, 1500, clamp=True)
 TO_MS: Final = Integer("to_ms", None, 1, 10**15 - 1)
+AFTER: Final = Integer("after", None, -1, 10**15 - 1)
+BEFORE: Final = Integer("before", None, 0, 10**15 - 1)
+EPOCH: Final = Integer("epoch", None, 0, 10**15 - 1)
+PAGE: Final = Integer("limit", 200, 1, 1000, clamp=True)
+SIDE: Final = OptionalChoice("side", ("long", "short"))
+VENUE: Final = OptionalChoice("venue", tuple(venue.label for venue in Venue if venue))
+MIN_USD: Final = Number("min_usd", 0.0, inclusive=True)
 
 DEPTH: Final = (RANGE_PCT, STEP, PRICE_MIN, PRICE_MAX, FORMAT)
 DEPTH_HISTORY: Final = (MINUTES, STRIDE, *DEPTH)
 CANDLES: Final = (INTERVAL, LIMIT, TO_MS)
+LIQUIDATIONS: Final = (AFTER, BEFORE, EPOCH, PAGE, SIDE, VENUE, MIN_USD)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,9 +22,9 @@ from shm.board import BoardReader
 from shm.document import DocumentReader
 from shm.errors import Missing, ShmError
 from shm.frame_ring import FrameReader
-from shm.layout import candles_spec, depth_spec, documents_spec, feeds_spec, liquidation_spec
+from shm.layout import candles_spec, depth_spec, documents_spec, feeds_spec, liquidation_spec, liquidations_spec
 from shm.record_ring import RecordReader
-from shm.records import CANDLE_DTYPE
+from shm.records import CANDLE_DTYPE, LIQUIDATION_DTYPE
 
 CHECK_EVERY_NS: Final = 1_000_000_000
 
@@ -121,15 +121,16 @@ class DocumentHandle(Handle[DocumentReader]):
 
 @dataclass(frozen=True, slots=True)
 class SymbolSources:
-    """Files of one symbol."""
+    """Files of one symbol. `liquidation`: the map; `liquidations`: realised ones."""
 
     depth: RingHandle[FrameReader]
     liquidation: RingHandle[FrameReader]
     candles: RingHandle[RecordReader]
+    liquidations: RingHandle[RecordReader]
     documents: DocumentHandle
 
     def handles(self) -> tuple[RingHandle[FrameReader] | RingHandle[RecordReader] | DocumentHandle, ...]:
-        return (self.depth, self.liquidation, self.candles, self.documents)
+        return (self.depth, self.liquidation, self.candles, self.liquidations, self.documents)
 
 
 class Sources:
@@ -153,6 +154,11 @@ class Sources:
                 RingHandle(
                     f"{name} candles",
                     lambda: RecordReader.open(paths.candles(name), CANDLE_DTYPE, candles_spec(name)),
+                    retire,
+                ),
+                RingHandle(
+                    f"{name} liquidations",
+                    lambda: RecordReader.open(paths.liquidations(name), LIQUIDATION_DTYPE, liquidations_spec(name)),
                     retire,
                 ),
                 DocumentHandle(

@@ -30,7 +30,6 @@ from api.bodies import (
 )
 from api.cache import Key
 from api.context import Context
-from api.coverage import depth_coverage
 from api.depth import DepthFrames
 from api.errors import no_frame, no_orderbook
 from api.resources.data import DataResource
@@ -105,19 +104,18 @@ class Latest(DepthResource):
             frame = frames.newest()
             if frame is None:
                 raise no_frame(query.symbol)
-            return self._binary(query, frame) if query.binary else self._json(query, frame, frames)
+            return self._binary(query, frame) if query.binary else self._json(query, frame)
 
-        # The coverage of the JSON form comes from the book document; the binary form has none.
-        current = ring.stamp if query.binary else frames.stamp
+        # The coverage of the JSON form comes from documents; the binary form has none.
+        current = ring.stamp if query.binary else self.context.coverage[query.symbol].stamp
         await self.answer(req, resp, query.key(LATEST), current, build, received)
 
     on_head = on_get
 
-    def _json(self, query: DepthQuery, frame: DepthFrame, frames: DepthFrames) -> Answer:
+    def _json(self, query: DepthQuery, frame: DepthFrame) -> Answer:
         row = frame.row
-        book = frames.book(row.number)
-        identity = Identity((row.epoch, row.number), () if book is None else (book.identity,))
-        book_document = None if book is None else book.content
+        basis = self.context.coverage[query.symbol].of(frame)
+        identity = Identity(basis.identities[0], basis.identities[1:])
         picture = views.picture([row], query.window)
         low, high = picture.bounds
         template = json_template(
@@ -152,17 +150,14 @@ class Latest(DepthResource):
                 ("base_asset", self.context.settings.symbols[query.symbol].base_asset),
                 ("range_pct", query.window.range_pct),
                 ("frame_step", row.step),
-                (
-                    "coverage",
-                    depth_coverage(self.context.settings, query.symbol, frame.coverage, frame.venues, book_document),
-                ),
+                ("coverage", basis.coverage),
                 ("seq", row.number),
                 ("epoch", row.epoch),
                 ("age_s", age_s),
                 ("stale", stale),
             ]
         )
-        tag = etag(identity, LATEST, query, weak=True)
+        tag = etag(identity, LATEST, (query, basis.oi), weak=True)
         return Answer(template, JSON, identity, Freshness(row.open_ms, STALE_AFTER_MS), tag)
 
     def _binary(self, query: DepthQuery, frame: DepthFrame) -> Answer:

@@ -25,6 +25,8 @@ ALIASES = {
     "/orderbook_heatmap_stats": "/v2/orderbook_heatmap_30s_stats",
     "/orderbook_heatmap_debug": "/v2/orderbook_heatmap_30s_debug",
     "/candles": "/v4/candles",
+    "/oi": "/v1/oi",
+    "/liquidations": "/v4/liquidations",
 }
 DATA = [path for path in ALIASES if path != "/health"]
 PLAIN = ["/health", "/livez", "/readyz", "/time"]

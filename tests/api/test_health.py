@@ -11,6 +11,7 @@ import pytest
 
 from api.health import COUNTERS, ErrorWatch
 from mpengine.config import load, resolve_directories
+from mpengine.schemas import Canary, DirectionCanaries, StreamFeed
 from shm.board import Board, BoardRow, RowName
 from shm.board_words import Role, State, Word
 from shm.frame_ring import FrameWriter
@@ -24,13 +25,13 @@ OLD_KEYS = [
 ]  # fmt: skip
 KEYS = [
     *OLD_KEYS, ("status", str), ("build", str), ("contract", str), ("config_hash", str), ("now_ms", int), ("exchanges", dict),
-    ("processes", dict), ("errors", dict),
+    ("processes", dict), ("errors", dict), ("cross_canary", type(None)),
 ]  # fmt: skip
 SYMBOL_KEYS = [
     ("v1_available", bool), ("v1_ts", float), ("v2_available", bool), ("v2_ts", float), ("v1_history_frames", int),
     ("v2_history_frames", int), ("engine", str), ("stale", bool), ("liq_seq", type(None)), ("liq_age_s", type(None)),
     ("depth_seq", int), ("depth_age_s", float), ("oi_age_s", type(None)), ("book", str), ("step", float), ("ob_step", float),
-    ("base_asset", str), ("data_since_ms", int), ("calibrator", dict),
+    ("base_asset", str), ("data_since_ms", int), ("calibrator", dict), ("books", dict), ("open_interest", dict),
 ]  # fmt: skip
 SYMBOLS = (("BTC", 65_892.725, 20.0), ("ETH", 1931.2, 1.0), ("SOL", 82.5, 0.1))
 
@@ -80,7 +81,8 @@ def test_every_key_in_order_with_its_type(world: World) -> None:
     assert (one["step"], one["ob_step"], one["base_asset"], one["data_since_ms"]) == (20.0, 20.0, "BTC", NOW_MS - 7_200_000)
     assert list(one["calibrator"]) == ["enabled", "total_events", "snapshots", "minutes_since_calibration", "pending", "dropped"]
     assert body["exchanges"] == {
-        "binance": {"state": "LIVE", "age_s": 0.0, "reconnects": 0, "liquidations": "largest_1s"},
+        "binance": {"state": "LIVE", "age_s": 0.0, "reconnects": 0, "liquidations": "largest_1s", "streams": {},
+                    "canary": {"price_side": None, "return_sign": None, "alarm": False}},
     }  # fmt: skip
     assert set(body["errors"]) == {"parse_errors", *COUNTERS} and set(body["errors"].values()) == {0}
     assert reply.headers["cache-control"] == "no-store" and "etag" not in reply.headers
@@ -355,3 +357,41 @@ def test_a_ring_that_cannot_be_mapped(world: World) -> None:
     world.settings.paths.depth("SOL").unlink()
     FrameWriter.open(world.settings.paths.depth("SOL"), depth_spec("BTC")).close()
     assert ready(world)[0] == 503
+
+
+def test_canaries_are_pooled_and_an_alarm_degrades(world: World) -> None:
+    fill(world)
+
+    def told(events: int, bad: int, *, alarm: bool = False) -> dict[str, DirectionCanaries]:
+        one = Canary(events=events, bad=bad, alarm=alarm)
+        return {"binance": DirectionCanaries(price_side=one, return_sign=Canary(events=4, bad=3, alarm=False))}
+
+    world.add_status("BTC", canaries=told(30, 6))
+    world.add_status("ETH", canaries=told(20, 4))
+    app = world.app()
+    body = get(app, "/health").json
+    assert body["exchanges"]["binance"]["canary"] == {
+        "price_side": {"events": 50, "bad": 10, "alarm": False}, "return_sign": {"events": 8, "bad": 6, "alarm": False},
+        "alarm": False,
+    }  # fmt: skip
+    assert body["status"] == "ok"
+    world.add_status("ETH", canaries=told(20, 5))  # 11 of 50: none of them alone alarms
+    body = get(app, "/health").json
+    assert (body["exchanges"]["binance"]["canary"]["alarm"], body["status"]) == (True, "degraded")
+    world.add_status("ETH", canaries=told(1, 0), cross_canary=Canary(events=9, bad=9, alarm=True))
+    body = get(app, "/health").json
+    assert (body["cross_canary"], body["status"]) == ({"events": 9, "bad": 9, "alarm": True}, "degraded")
+
+
+def test_streams_books_and_open_interest_are_told(world: World) -> None:
+    fill(world)
+    stream = StreamFeed(state="LIVE", messages=7, errors=1, last_ms=NOW_MS - 1500, lag_ms=3.5)
+    world.add_feeds(binance=venue_feed(streams={"btcusdt@aggTrade": stream}, reasons={"not_json": 1}))
+    world.add_oi(binance=5.0, okx=(2.0, 7))
+    body = get(world.app(), "/health").json
+    assert body["exchanges"]["binance"]["streams"] == {
+        "btcusdt@aggTrade": {"state": "LIVE", "age_s": 1.5, "messages": 7, "errors": 1, "lag_ms": 3.5},
+    }  # fmt: skip
+    assert "reasons" not in body["exchanges"]["binance"]
+    one = body["symbols"]["BTC"]
+    assert (one["books"], one["open_interest"], one["oi_age_s"]) == ({"binance": "synced"}, {"binance": 0.0, "okx": 7.0}, 0.0)

@@ -20,9 +20,20 @@ from shm.document import DocumentWriter
 from shm.frame_ring import FrameWriter
 from shm.frames import Frame, encode
 from shm.grid import frame_grid
-from shm.layout import candles_spec, depth_spec, documents_spec, feeds_spec, liquidation_spec
+from shm.layout import candles_spec, depth_spec, documents_spec, feeds_spec, liquidation_spec, liquidations_spec
 from shm.record_ring import RecordWriter
-from shm.records import CANDLE_DTYPE, RECORD_SCHEMA, CandleField, Coverage, DocumentId, FrameKind, Venue
+from shm.records import (
+    CANDLE_DTYPE,
+    LIQUIDATION_DTYPE,
+    RECORD_SCHEMA,
+    CandleField,
+    Coverage,
+    DocumentId,
+    FrameKind,
+    PositionSide,
+    PriceKind,
+    Venue,
+)
 
 NOW_MS = 1_795_200_000_000  # a whole minute
 SLOT_MS = 30_000
@@ -149,6 +160,8 @@ def status_document(symbol: str, **values: Any) -> StatusDocument:
         "depth_slots_empty": 0,
         "counters": {},
         "errors": [],
+        "canaries": {},
+        "ratios": {},
     }
     return StatusDocument(**{**defaults, **values})
 
@@ -255,6 +268,23 @@ class World:
     def candles(self, symbol: str = "BTC") -> RecordWriter:
         path = self.settings.paths.candles(symbol)
         return self._get(path, lambda: RecordWriter.open(path, candles_spec(symbol), CANDLE_DTYPE))
+
+    def liquidations(self, symbol: str = "BTC") -> RecordWriter:
+        path = self.settings.paths.liquidations(symbol)
+        return self._get(path, lambda: RecordWriter.open(path, liquidations_spec(symbol), LIQUIDATION_DTYPE))
+
+    def add_liquidation(self, symbol: str = "BTC", **values: Any) -> int:
+        """One that came now: a long of Bybit of 500 USD unless `values` say otherwise."""
+        record = np.zeros((), LIQUIDATION_DTYPE)
+        at_ns = self.clock.now_ms * MS
+        defaults = {
+            "schema": RECORD_SCHEMA, "venue": Venue.BYBIT, "side": PositionSide.LONG, "price_kind": PriceKind.TRIGGER,
+            "venue_ts_ns": at_ns - 7 * MS, "recv_ts_ns": at_ns, "price": 100.0, "bankruptcy_price": 99.5, "qty_base": 5.0,
+            "notional_usd": 500.0,
+        }  # fmt: skip
+        for name, value in (defaults | values).items():
+            record[name] = value
+        return self.liquidations(symbol).append(record, ts_ns=at_ns)
 
     def documents(self, symbol: str = "BTC") -> DocumentWriter:
         path = self.settings.paths.documents(symbol)
