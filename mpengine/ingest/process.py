@@ -383,7 +383,7 @@ class Ingest:
 def _give_up() -> None:
     """The stop takes too long: say where it hangs and end. The rings are as after a kill, which costs nothing that was flushed."""
     faulthandler.dump_traceback(2)
-    os._exit(1)
+    os.abort()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
