@@ -7,17 +7,17 @@ from decimal import Decimal
 from typing import Any, Final
 
 from mpengine.config import Settings
-from mpengine.schemas import BookDocument, FeedsDocument, StatusDocument, decode
+from mpengine.schemas import BookDocument, Canary, FeedsDocument, OiDocument, StatusDocument, decode
 from shm.board import BoardReader
 from shm.board_words import State
 from shm.document import DocumentReader
-from shm.errors import ShmError
+from shm.errors import Missing, ShmError
 from shm.frame_ring import FrameReader
 from shm.frames import decode as decode_frame
 from shm.liveness import WriterState
 from shm.paths import Paths
 from shm.record_ring import RecordReader
-from shm.records import CANDLE_DTYPE, DocumentId
+from shm.records import CANDLE_DTYPE, LIQUIDATION_DTYPE, DocumentId
 
 SECOND_NS: Final = 1_000_000_000
 _TROUBLE: Final = (
@@ -71,7 +71,7 @@ def _process(board: BoardReader, index: int, name: str, watched: bool) -> dict[s
 
 def _symbol(paths: Paths, symbol: str, now_ns: int) -> dict[str, Any]:
     found: dict[str, Any] = {"symbol": symbol, "error": None}
-    for part in (_documents, _depth, _candles):
+    for part in (_documents, _depth, _candles, _liquidations):
         try:
             found |= part(paths, symbol, now_ns)
         except (ShmError, ValueError) as error:
@@ -93,6 +93,11 @@ def _documents(paths: Paths, symbol: str, now_ns: int) -> dict[str, Any]:
                 "oi_base": status.open_interest_base,
                 "minutes_skipped": status.minutes_skipped,
                 "late": status.counters.get("late", 0),
+                "canaries": {
+                    venue: {"price_side": _canary(one.price_side), "return_sign": _canary(one.return_sign)}
+                    for venue, one in status.canaries.items()
+                },
+                "cross_canary": _canary(status.cross_canary),
                 "errors": [f"{row.where}: {row.error} ({row.count})" for row in status.errors[-3:]],
             }
         if (slot := reader.latest(DocumentId.BOOK)) is not None:
@@ -108,7 +113,16 @@ def _documents(paths: Paths, symbol: str, now_ns: int) -> dict[str, Any]:
                 }
                 for venue, book in books.items()
             }
+        if (slot := reader.latest(DocumentId.OI)) is not None:
+            interest = decode(slot.payload, OiDocument).venues
+            found["open_interest"] = {
+                venue: {"base": value.base, "age_s": _age(value.recv_ns, now_ns)} for venue, value in interest.items()
+            }
     return found
+
+
+def _canary(one: Canary | None) -> dict[str, Any] | None:
+    return None if one is None else {"events": one.events, "bad": one.bad, "alarm": one.alarm}
 
 
 def _depth(paths: Paths, symbol: str, now_ns: int) -> dict[str, Any]:
@@ -125,6 +139,18 @@ def _candles(paths: Paths, symbol: str, now_ns: int) -> dict[str, Any]:
     if not rows.size:
         return {"candle_seq": None, "candle_age_s": None}
     return {"candle_seq": int(numbers[-1]), "candle_age_s": _age(int(rows[-1]["close_ts_ns"]), now_ns)}
+
+
+def _liquidations(paths: Paths, symbol: str, now_ns: int) -> dict[str, Any]:
+    """The newest realised liquidation. A ring that has never been made says nothing: silence is normal."""
+    try:
+        with RecordReader.open(paths.liquidations(symbol), LIQUIDATION_DTYPE) as ring:
+            numbers, rows = ring.latest(1)
+    except Missing:
+        return {"liquidation_seq": None, "liquidation_age_s": None}
+    if not rows.size:
+        return {"liquidation_seq": None, "liquidation_age_s": None}
+    return {"liquidation_seq": int(numbers[-1]), "liquidation_age_s": _age(int(rows[-1]["recv_ts_ns"]), now_ns)}
 
 
 def _venues(paths: Paths, now_ns: int) -> dict[str, Any]:
@@ -181,9 +207,11 @@ def render(found: dict[str, Any]) -> str:
         ("SYMBOL", "ENGINE", "BOOK", "MID", "MARK", "LEVELS", "GAPS", "RESYNCS", "DEPTH #", "AGE s", "CANDLE #", "AGE s"),
         [_symbol_row(symbol) for symbol in found["symbols"]],
     )]  # fmt: skip
+    for symbol in found["symbols"]:
+        lines += _symbol_notes(symbol)
     if found["venues"]:
         lines += ["", *_table(
-            ("VENUE", "STATE", "AGE s", "RECONNECTS", "PARSE ERR", "REST ERR", "STREAMS LIVE"),
+            ("VENUE", "STATE", "AGE s", "RECONNECTS", "PARSE ERR", "REST ERR", "LIVE/STALE/DOWN"),
             [_venue_row(name, venue) for name, venue in found["venues"].items()],
         )]  # fmt: skip
         for name, venue in found["venues"].items():
@@ -203,11 +231,33 @@ def _symbol_row(one: dict[str, Any]) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
+def _symbol_notes(one: dict[str, Any]) -> list[str]:
+    """What the row of a symbol cannot hold: the book and the open interest of each venue, the last liquidation, canaries."""
+    notes = []
+    if books := one.get("books"):
+        notes.append("books: " + ", ".join(f"{venue} {book['state']}" for venue, book in books.items()))
+    if interest := one.get("open_interest"):
+        values = (f"{venue} {_text(value['base'])} ({value['age_s']:.1f} s)" for venue, value in interest.items())
+        notes.append("open interest: " + ", ".join(values))
+    if one.get("liquidation_age_s") is not None:
+        notes.append(f"last liquidation: {one['liquidation_age_s']:.1f} s ago")
+    named = [
+        (f"{venue} {name}", canary) for venue, both in one.get("canaries", {}).items() for name, canary in both.items() if canary
+    ]
+    if one.get("cross_canary"):
+        named.append(("cross", one["cross_canary"]))
+    if named:
+        figures = (f"{name} {c['bad']}/{c['events']}{' ALARM' if c['alarm'] else ''}" for name, c in named)
+        notes.append("canaries (bad/events): " + ", ".join(figures))
+    return [f"  {one['symbol']}: {note}" for note in notes]
+
+
 def _venue_row(name: str, venue: dict[str, Any]) -> tuple[Any, ...]:
-    live = sum(stream["state"] == "LIVE" for stream in venue["streams"].values())
+    states = [stream["state"] for stream in venue["streams"].values()]
+    live, late = states.count("LIVE"), states.count("STALE")
     return (
         name, venue["state"], venue["age_s"], venue["reconnects"], venue["parse_errors"], venue["rest_errors"],
-        f"{live}/{len(venue['streams'])}",
+        f"{live}/{late}/{len(states) - live - late}",
     )  # fmt: skip
 
 

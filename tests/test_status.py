@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from mpengine.config import load, resolve_directories
-from mpengine.schemas import StreamFeed
+from mpengine.schemas import Canary, DirectionCanaries, StreamFeed
 from mpengine.status import collect, render
 from shm.board import Board, BoardRow, RowName
 from shm.board_words import Role, State, Word
 from shm.errors import ShmError
-from tests.api.world import World, venue_feed
+from tests.api.world import World, book_stats, venue_feed
 
 RUNNING = [("supervisor", Role.SUPERVISOR, 0), ("ingest", Role.INGEST, 0), ("engine-BTC", Role.ENGINE, 0)]
 
@@ -143,3 +143,26 @@ def test_columns_hold_what_they_name_and_a_missing_value_is_a_dash(running: Worl
     (eth,) = (line.split() for line in lines if line.startswith("ETH "))
     assert set(eth[1:]) == {"-"}
     assert any(line.startswith("ETH: Missing") for line in lines)
+
+
+def test_books_interest_liquidations_and_canaries_of_every_venue(running: World) -> None:
+    running.clock.now_ms = time.time_ns() // 1_000_000
+    running.add_book(binance=book_stats(), okx=book_stats(state="syncing"))
+    running.add_oi(binance=1500.0, bybit=(20.5, 90))
+    running.add_liquidation()
+    one = DirectionCanaries(price_side=Canary(events=60, bad=20, alarm=True), return_sign=Canary(events=3, bad=1, alarm=False))
+    running.add_status(canaries={"bybit": one}, cross_canary=Canary(events=5, bad=0, alarm=False))
+    found = collect(running.settings)
+    btc = found["symbols"][0]
+    assert [book["state"] for book in btc["books"].values()] == ["synced", "syncing"]
+    assert btc["open_interest"]["bybit"]["base"] == 20.5 and 90 <= btc["open_interest"]["bybit"]["age_s"] < 120
+    assert btc["liquidation_seq"] == 0 and btc["liquidation_age_s"] < 30
+    assert btc["canaries"]["bybit"]["price_side"] == {"events": 60, "bad": 20, "alarm": True}
+    text = render(found)
+    assert "  BTC: books: binance synced, okx syncing" in text
+    assert "open interest: binance 1,500.00 (" in text and "last liquidation: " in text
+    assert "bybit price_side 20/60 ALARM, bybit return_sign 1/3, cross 0/5" in text
+    (venue,) = (line.split() for line in text.splitlines() if line.startswith("binance "))
+    assert venue[-1] == "1/1/0"
+    eth = found["symbols"][1]
+    assert eth.get("liquidation_age_s") is None and "ETH: last liquidation" not in text
