@@ -39,6 +39,8 @@ def app(world: World) -> Service:
     world.add_status()
     world.add_feeds()
     world.add_candle(candle(NOW_MS - 60_000))
+    world.add_oi(binance=5.0)
+    world.add_liquidation()
     return world.app()
 
 

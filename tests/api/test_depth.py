@@ -450,3 +450,19 @@ def test_symbols_do_not_mix(world: World) -> None:
     assert (get(app, LATEST).json["step"], get(app, f"{LATEST}?symbol=eth").json["step"]) == (20.0, 1.0)
     assert get(app, f"{LATEST}?symbol=sol").error == (404, "no_frame")
     assert get(app, f"{HISTORY}?symbol=ETH").json["prices"][0] == 1738.0
+
+
+def test_coverage_tells_open_interest_as_of_the_frame_and_unsynchronised_books(world: World) -> None:
+    world.add_history(1)
+    world.add_book(binance=book_stats(), bybit=book_stats(state="unsynced"), okx=book_stats(state="syncing"))
+    world.add_oi(binance=5.0, bybit=(3.0, 60), okx=(2.0, 60.001))
+    app = world.app()
+    first = get(app, LATEST)
+    venues = first.json["coverage"]["venues"]
+    assert {name: one["oi"] for name, one in venues.items()} == {"binance": True, "bybit": True, "okx": False, "hyperliquid": False}
+    assert [venues[name]["state"] for name in ("binance", "bybit", "okx")] == ["LIVE", "DOWN", "STALE"]
+    world.add_oi(binance=6.0, bybit=3.0)  # another document, the same answer
+    assert get(app, LATEST, headers={"If-None-Match": first.headers["etag"]}).status == 304
+    world.add_oi(binance=6.0, bybit=3.0, okx=2.0)
+    changed = get(app, LATEST, headers={"If-None-Match": first.headers["etag"]})
+    assert changed.status == 200 and changed.json["coverage"]["venues"]["okx"]["oi"] is True
