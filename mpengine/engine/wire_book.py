@@ -104,6 +104,8 @@ class WireBook(Book):
             self._sync_started_ns = None
         self.state = "synced"
         self._settle_asking()
+        if self._asked_ns is None:
+            self._ask_after_ns = max(1, now_ns)  # the first snapshot has come: from here on a break asks at once
 
     def on_gap(self, now_ns: int) -> None:
         """The connection was lost or messages were: the next subscription brings a snapshot, so asking waits for it."""

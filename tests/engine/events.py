@@ -37,15 +37,22 @@ def diff(first: int, last: int, previous: int, bids: Levels, asks: Levels, flags
     return Diff(first, last, previous, len(bids), len(asks), flags, 0, LevelBlock(level_bytes(bids, asks)), 0)
 
 
-def depth(at: float, first: int, last: int, previous: int, bids: Levels, asks: Levels, kind: Kind = Kind.DEPTH) -> bytes:
+def depth(
+    at: float,
+    first: int,
+    last: int,
+    previous: int,
+    bids: Levels,
+    asks: Levels,
+    kind: Kind = Kind.DEPTH,
+    venue: Venue = Venue.BINANCE,
+) -> bytes:
     flags = EventFlag.NONE
-    return pack_levels(
-        kind, Venue.BINANCE, flags, ns(at), ns(at), first, last, previous, len(bids), len(asks), level_bytes(bids, asks)
-    )
+    return pack_levels(kind, venue, flags, ns(at), ns(at), first, last, previous, len(bids), len(asks), level_bytes(bids, asks))
 
 
-def snapshot(at: float, last: int, bids: Levels, asks: Levels) -> bytes:
-    return depth(at, 0, last, 0, bids, asks, Kind.SNAPSHOT)
+def snapshot(at: float, last: int, bids: Levels, asks: Levels, venue: Venue = Venue.BINANCE) -> bytes:
+    return depth(at, 0, last, 0, bids, asks, Kind.SNAPSHOT, venue)
 
 
 def clock(at: float) -> bytes:
@@ -61,9 +68,9 @@ def trade(at: float, side: TakerSide, price: float, qty: float, seq: int = 1, ve
     return pack_event(Kind.TRADE, Venue.BINANCE, side, 0, ns(at if venue_at is None else venue_at), ns(at), seq, 0, price, qty)
 
 
-def mark(at: float, price: float, funding: float | None = None) -> bytes:
+def mark(at: float, price: float, funding: float | None = None, venue: Venue = Venue.BINANCE) -> bytes:
     flags = EventFlag.HAS_FUNDING if funding is not None else EventFlag.NONE
-    return pack_event(Kind.MARK, Venue.BINANCE, 0, flags, ns(at), ns(at), 0, 0, price, 0.0, funding or 0.0)
+    return pack_event(Kind.MARK, venue, 0, flags, ns(at), ns(at), 0, 0, price, 0.0, funding or 0.0)
 
 
 def open_interest(at: float, qty: float, venue: Venue = Venue.BINANCE) -> bytes:
@@ -74,5 +81,5 @@ def liquidation(at: float, side: PositionSide, price: float, qty: float, average
     return pack_event(Kind.LIQUIDATION, Venue.BINANCE, side, 0, ns(at), ns(at), 0, 0, price, qty, average)
 
 
-def gap(at: float, scope: GapScope = GapScope.BOOK) -> bytes:
-    return pack_gap(Venue.BINANCE, scope, ns(at))
+def gap(at: float, scope: GapScope = GapScope.BOOK, venue: Venue = Venue.BINANCE) -> bytes:
+    return pack_gap(venue, scope, ns(at))
