@@ -529,9 +529,9 @@ class SymbolCore:
         """(number, engine time) of the last realised liquidation that was given out; -1 and 0 before the first."""
         return self._liquidations.next_number - 1, self._liquidations.last_ns
 
-    def number_liquidations(self, number: int, after_ns: int) -> None:
-        """The next liquidation gets this number, and none is given out up to engine time `after_ns`: it may have been published."""
-        self._liquidations.number_from(number, after_ns)
+    def number_liquidations(self, number: int, after_ns: int, published_then: int) -> None:
+        """See `Liquidations.number_from`."""
+        self._liquidations.number_from(number, after_ns, published_then)
 
     # checkpoint --------------------------------------------------------------------------------------------------------
 

@@ -130,12 +130,12 @@ class Liquidations:
     `last_ns`: engine time of the output before it, 0 without one.
     """
 
-    __slots__ = ("_after_ns", "_last_src", "_mmr", "last_ns", "next_number")
+    __slots__ = ("_after_ns", "_last_src", "_mmr", "_published_then", "last_ns", "next_number")
 
     def __init__(self, mmr: float) -> None:
         self._mmr = mmr
         self._last_src: float | None = None
-        self._after_ns = 0
+        self._after_ns = self._published_then = 0
         self.next_number = self.last_ns = 0
 
     def on_event(self, event: Event, mark: tuple[float, int] | None, now_ns: int) -> Realised | None:
@@ -143,8 +143,11 @@ class Liquidations:
         return realise(event, mmr=self._mmr, reference=reference_price(mark, self._last_src, now_ns), now_ns=now_ns)
 
     def out(self, realised: Realised, now_ns: int) -> LiquidationOut | None:
-        """The output of an accepted event with its number; None for one of a time that may have been published already."""
-        if now_ns <= self._after_ns:
+        """The output of an accepted event with its number; None for one that was published already, as far as can be known."""
+        if now_ns < self._after_ns:
+            return None
+        if now_ns == self._after_ns and self._published_then:
+            self._published_then -= 1
             return None
         self.next_number, self.last_ns = self.next_number + 1, now_ns
         return LiquidationOut(self.next_number - 1, now_ns, realised.record)
@@ -153,20 +156,23 @@ class Liquidations:
         """A minute was rolled with this candle price: what events are judged against while there is no mark."""
         self._last_src = src
 
-    def number_from(self, number: int, after_ns: int) -> None:
-        """The next output has this number, and none comes of events up to engine time `after_ns`."""
+    def number_from(self, number: int, after_ns: int, published_then: int) -> None:
+        """The next output has this number. None comes of events before engine time `after_ns`, nor of the first `published_then`
+        at that time: a process may have died between two of one moment."""
         self.next_number, self._after_ns, self.last_ns = number, after_ns, after_ns
+        self._published_then = published_then
 
     def on_clock_set_back(self) -> None:
         """Engine time began anew: what was published with a later time is no measure any more."""
-        self._after_ns = 0
+        self._after_ns = self._published_then = 0
 
     def state_of(self) -> dict[str, Any]:
         """Everything needed to go on from here."""
         names = {"next_number": self.next_number, "last_ns": self.last_ns}
-        return {**names, "after_ns": self._after_ns, "last_src": self._last_src}
+        return {**names, "after_ns": self._after_ns, "published_then": self._published_then, "last_src": self._last_src}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from `state_of`."""
         self.next_number, self.last_ns = state["next_number"], state["last_ns"]
-        self._after_ns, self._last_src = state["after_ns"], state["last_src"]
+        self._after_ns, self._published_then = state["after_ns"], state["published_then"]
+        self._last_src = state["last_src"]

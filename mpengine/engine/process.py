@@ -140,7 +140,8 @@ class EngineProcess:
         copy, events that are missing) they say nothing: the ring's come next, and what is not newer than its newest is skipped.
         """
         if not complete:
-            self.core.number_liquidations(self._publisher.liquidations.next_no, self._publisher.newest_liquidation_ns)
+            publisher = self._publisher
+            self.core.number_liquidations(publisher.liquidations.next_no, *publisher.newest_liquidations)
 
     def _report_checkpoint(self, path: Path, error: CheckpointError) -> None:
         if error.damaged:

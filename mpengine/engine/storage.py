@@ -66,7 +66,7 @@ class Publisher:
     """Sole writer of a symbol's rings and documents. `event_clock`: stamp slots with event time, so that replays are equal.
 
     A live core must number its liquidations on from `liquidations.next_no` (`SymbolCore.number_liquidations`).
-    `newest_liquidation_ns`: engine time of the newest one that was in the ring at the start, 0 without one.
+    `newest_liquidations`: engine time of the newest that were in the ring at the start, and how many they are; (0, 0) without.
     Raises what the ring writers raise: Locked, LayoutMismatch, IdentityMismatch, NoSpace.
     """
 
@@ -86,7 +86,9 @@ class Publisher:
             opened.callback(self.documents.close)
             self._last_depth_ns = self._believed(_newest_depth(paths.depth(symbol)), "depth")
             self._last_candle_ns = self._believed(_newest_candle(paths.candles(symbol)), "candles")
-            self.newest_liquidation_ns = self._believed(_newest_liquidation(self._liquidations_path), "liquidations")
+            newest_ns, count = _newest_liquidations(self._liquidations_path)
+            believed_ns = self._believed(newest_ns, "liquidations")
+            self.newest_liquidations = (believed_ns, count if believed_ns == newest_ns else 0)
             self._opened = opened.pop_all()
         self._document_versions: dict[DocumentId, int] = {}
 
@@ -163,7 +165,7 @@ class Publisher:
     def _is_published(self, output: LiquidationOut) -> bool:
         # The core of a replay counts from 0 whatever the ring holds; its times are those of the capture.
         if self._event_clock:
-            return output.at_ns <= self.newest_liquidation_ns
+            return output.at_ns <= self.newest_liquidations[0]
         return output.number < self.liquidations.next_no
 
     def _publish_document(self, output: DocumentOut) -> None:
@@ -206,11 +208,17 @@ def _newest_candle(path: Path) -> int:
         return int(rows[-1]["open_ts_ns"]) if rows.size else 0
 
 
-def _newest_liquidation(path: Path) -> int:
-    """Engine time of the newest liquidation, 0 for an empty ring."""
+def _newest_liquidations(path: Path) -> tuple[int, int]:
+    """Engine time of the newest liquidations and how many of the ring's last records have it; (0, 0) for an empty ring."""
     with RecordReader.open(path, LIQUIDATION_DTYPE) as reader:
-        slot = reader.ring.latest()
-        return slot.ts_ns if slot is not None else 0
+        ring = reader.ring
+        newest = ring.latest()
+        if newest is None:
+            return 0, 0
+        count = 1
+        while (slot := ring.read(newest.frame_no - count)) is not None and slot.ts_ns == newest.ts_ns:
+            count += 1
+        return newest.ts_ns, count
 
 
 # checkpoint ------------------------------------------------------------------------------------------------------------

@@ -345,8 +345,15 @@ class Bybit(Mapper):
         self._emit(symbol, pack_event(Kind.OPEN_INTEREST, Venue.BYBIT, 0, 0, venue_ns, recv_ns, 0, 0, 0.0, qty))
 
     def _instrument(self, call: RestCall, result: dict[str, Any], recv_ns: int) -> None:
-        row = result["list"][0]
-        symbol = rest_symbol(call, self._ours.get(row["symbol"]))
+        """A reply names one symbol; one that was asked for all of them (recorded by others) is searched for ours."""
+        for row in result["list"]:
+            symbol = self._ours.get(row["symbol"])
+            if symbol is not None and call.symbol in (symbol, None):
+                self._one_instrument(symbol, row, recv_ns)
+            elif call.symbol is not None:
+                raise BadRow("foreign_symbol")
+
+    def _one_instrument(self, symbol: str, row: Mapping[str, Any], recv_ns: int) -> None:
         if row["status"] != "Trading":
             raise BadRow("not_trading")
         tick, lot = positive(row["priceFilter"]["tickSize"]), positive(row["lotSizeFilter"]["qtyStep"])

@@ -277,17 +277,18 @@ def test_numbers_and_canaries_go_on_from_a_saved_state() -> None:
 
 def test_what_may_have_been_published_is_counted_in_the_bar_and_not_given_out() -> None:
     core = new_core()
-    core.number_liquidations(500, after_ns=ns(10))
-    core.on_batch(clock(0) + mark_of(0.5, 100_000.0) + liquidated(10) + liquidated(10.1) + mark_of(59, 100_000.0) + clock(60))
+    core.number_liquidations(500, after_ns=ns(10), published_then=2)
+    at_once = liquidated(10) + liquidated(10) + liquidated(10)  # a process died between the second and the third of a moment
+    core.on_batch(clock(0) + mark_of(0.5, 100_000.0) + liquidated(9) + at_once + mark_of(59, 100_000.0) + clock(60))
     outputs = core.outputs()
     (bar,) = [one.record for one in outputs if isinstance(one, CandleOut)]
-    assert bar["liq_long_count"] == 2
-    assert [(one.number, one.at_ns) for one in outputs if isinstance(one, LiquidationOut)] == [(500, ns(10.1))]
+    assert bar["liq_long_count"] == 4
+    assert [(one.number, one.at_ns) for one in outputs if isinstance(one, LiquidationOut)] == [(500, ns(10))]
 
 
 def test_a_clock_that_is_set_back_does_not_silence_the_liquidations() -> None:
     core = new_core()
-    core.number_liquidations(7, after_ns=ns(5000))
+    core.number_liquidations(7, after_ns=ns(5000), published_then=1)
     core.on_batch(clock(6000) + clocks(10, 20))
     core.on_batch(liquidated(21))
     assert core.counters["clock_set_back"] == 1

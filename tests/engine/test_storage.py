@@ -157,15 +157,15 @@ def test_a_replay_of_the_same_capture_publishes_no_liquidation_again(tmp_path: P
 def test_the_newest_liquidation_of_a_wrong_clock_is_not_believed(tmp_path: Path) -> None:
     paths = Paths(tmp_path, tmp_path)
     first = Publisher(paths, "BTC")
-    assert first.newest_liquidation_ns == 0
+    assert first.newest_liquidations == (0, 0)
     first.publish([liquidated(0, 5)])
     first.close()
     second = Publisher(paths, "BTC")
-    assert second.newest_liquidation_ns == ns(5)
+    assert second.newest_liquidations == (ns(5), 1)
     second.publish([liquidated(1, 80 * 365 * 86_400.0)])
     second.close()
     third = Publisher(paths, "BTC")
-    assert third.newest_liquidation_ns == 0
+    assert third.newest_liquidations == (0, 0)
     third.close()
 
 
