@@ -25,7 +25,7 @@ from mpengine.ingest.capture_file import CaptureLine
 from mpengine.ingest.foreign import open_capture
 from mpengine.venues.base import RestCall, Routed, VenueModule
 from shm.paths import Paths
-from shm.records import DEPTH, EventFlag, Kind, pack_clock, pack_levels
+from shm.records import DEPTH, EventFlag, Kind, Venue, pack_clock, pack_levels
 
 MS_NS: Final = 1_000_000
 FLUSH_RECORDS: Final = 256
@@ -53,7 +53,10 @@ class Summary:
 
 
 class Replay:
-    """Feeds capture lines to the cores of `symbols`. `partial_book`: start a book from its first diff when there is no snapshot."""
+    """Feeds capture lines to the cores of `symbols`.
+
+    `partial_book`: start a Binance book from its first diff when there is no snapshot; other venues' recordings begin with one.
+    """
 
     def __init__(self, settings: Settings, symbols: Sequence[str], data: Path, *, partial_book: bool = False) -> None:
         chosen = {name: settings.symbols[name] for name in symbols}
@@ -105,13 +108,18 @@ class Replay:
 
     def _add(self, routed: Routed) -> None:
         waiting = self._waiting[routed.symbol]
-        if self._partial_book and routed.symbol not in self._started and routed.data[0] in (Kind.DEPTH, Kind.SNAPSHOT):
+        own_book = routed.data[0] in (Kind.DEPTH, Kind.SNAPSHOT) and routed.data[1] == Venue.BINANCE
+        if self._partial_book and own_book and routed.symbol not in self._started:
             self._started.add(routed.symbol)
             if routed.data[0] == Kind.DEPTH:
                 waiting.append(_empty_snapshot(routed.data))
         waiting.append(routed.data)
         if len(waiting) >= FLUSH_RECORDS:
             self._flush(routed.symbol)
+
+    def core(self, symbol: str) -> SymbolCore:
+        """The core of a symbol, to look at."""
+        return self._cores[symbol]
 
     def flush(self) -> None:
         """Everything fed so far is applied and published."""
