@@ -1,4 +1,4 @@
-"""Bybit v5 linear as of November 2026, over the synthetic market: sockets, topics and REST. Pure.
+"""Bybit v5 linear as of November 2026, over the synthetic market: sockets, requests and topics. Pure. REST is in `bybit_rest`.
 
 The rules that matter here: a subscription brings a snapshot; the book is the best N levels, one that leaves them is told as gone;
 `u` goes up by one; a liquidation names the side of the *position* and its bankruptcy price, and all of them are sent; a ticker's
@@ -9,91 +9,145 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
-from mpengine.simulator.binance_rest import decimals
+from mpengine.simulator.bybit_rest import FIRST_UPDATE, BybitRest, Contract
 from mpengine.simulator.channels import MS, SECOND_NS, Channel, Channels, Clock, Step
-from mpengine.simulator.market import Market, SymbolMarket
+from mpengine.simulator.market import Changes, Market
 from mpengine.simulator.positions import LONG
 from mpengine.simulator.wire import Delivery, Reply, Session
 
 PATH: Final = "/v5/public/linear"
-DEPTHS: Final = {"1": 1, "50": 50, "200": 200, "1000": 1000}
+ROUTE: Final = "linear"
+PUSH_NS: Final = {1: 10 * MS, 50: 20 * MS, 200: 100 * MS, 1000: 200 * MS}
+"""Levels of a book's topic -> time between two of its messages; the market's step is the least there can be."""
+REPEAT_NS: Final = 3 * SECOND_NS  # the best level is told again after so long without a change, with the same `u`
 LIQUIDATIONS_NS: Final = 500 * MS
-REQUESTS: Final = 600
-REQUESTS_NS: Final = 5 * SECOND_NS
-JSON_HEADERS: Final = {"Content-Type": "application/json"}
+TRADES_IN_MESSAGE: Final = 1024
+KINDS: Final = frozenset({"orderbook", "publicTrade", "tickers", "allLiquidation"})
 
 
-class Contract:
-    """How one symbol looks on Bybit."""
+def parse_topic(topic: str) -> tuple[str, str, str] | None:
+    """(kind, depth or "", symbol) of a topic that could exist; None for what the venue refuses."""
+    kind, _, rest = topic.partition(".")
+    depth, _, name = rest.rpartition(".")
+    known = depth in map(str, PUSH_NS) if kind == "orderbook" else kind in KINDS and not depth
+    return (kind, depth, name) if known and name else None
 
-    def __init__(self, market: SymbolMarket, name: str) -> None:
-        self.market = market
-        self.name = name
-        # BTCUSDT has ticks of 0.1 and prints two decimals: at least two, as on the venue.
-        self.price = f"%.{max(2, decimals(market.spec.tick))}f"
-        self.quantity = f"%.{decimals(market.spec.lot)}f"
 
-    def priced(self, tick: int) -> str:
-        """A price of the book."""
-        return self.price % (tick * self.market.spec.tick)
+class BybitSessions:
+    """The endpoint, its requests and their answers. Shared by the synthetic venue and by captures.
 
-    def sized(self, lots: int) -> str:
-        """A quantity; 0 is plain."""
-        return self.quantity % (lots * self.market.spec.lot) if lots else "0"
+    `known` says which topics exist; `join` and `leave` a session. One bad topic refuses its whole request.
+    """
 
-    def levels(self, levels: Sequence[tuple[int, int]]) -> str:
-        """JSON array of [price, quantity] texts."""
-        return "[" + ",".join(f'["{self.priced(tick)}","{self.sized(lots)}"]' for tick, lots in levels) + "]"
+    def __init__(
+        self, known: Callable[[str], bool], join: Callable[[Session, str], None], leave: Callable[[Session, str], None]
+    ) -> None:
+        self._known = known
+        self._actions: Final = {"subscribe": join, "unsubscribe": leave}
+        self._opened = 0
+        self._ids: dict[Session, str] = {}
 
-    def interest(self) -> float:
-        """This venue's part of the open positions, one side of them."""
-        return self.market.open_interest * self.market.spec.share("bybit")
+    def open(self, path: str) -> Session | None:
+        if path != PATH:
+            return None
+        session = Session(ROUTE, False)
+        self._opened += 1
+        self._ids[session] = f"{self._opened:08x}-0000-4000-8000-000000000000"
+        return session
+
+    def closed(self, session: Session) -> None:
+        self._ids.pop(session, None)
+
+    def receive(self, session: Session, text: str) -> None:
+        try:
+            request = json.loads(text)
+        except ValueError:
+            request = None
+        if not isinstance(request, dict):
+            self._answer(session, "", "", f"JSON parse error, {text[:40]}")
+            return
+        operation, number, args = request.get("op"), str(request.get("req_id", "")), request.get("args")
+        if operation == "ping":
+            self._answer(session, "ping", number, "pong", success=True)
+            return
+        action = self._actions.get(operation) if isinstance(operation, str) else None
+        if action is None or not isinstance(args, list):
+            self._answer(session, str(operation), number, "error:handler not found,topic:")
+            return
+        for topic in args:
+            if not isinstance(topic, str) or not self._known(topic):
+                self._answer(session, str(operation), number, f"error:handler not found,topic:{str(topic)[:60]}")
+                return
+        for topic in args:
+            action(session, topic)
+        self._answer(session, str(operation), number, "", success=True)
+
+    def _answer(self, session: Session, operation: str, number: str, text: str, *, success: bool = False) -> None:
+        reply = {"success": success, "ret_msg": text, "conn_id": self._ids.get(session, ""), "req_id": number, "op": operation}
+        session.outbox.append(json.dumps(reply, separators=(",", ":")))
+
+
+Levels = dict[int, int]
 
 
 class BookChannel:
-    """`orderbook.N.SYM`."""
+    """`orderbook.N.SYM`. What was told last is what a new listener's snapshot shows, so that the next delta fits everybody.
+
+    The times of its messages are the venue's, the same for everybody: they do not depend on who subscribed when.
+    """
 
     def __init__(self, contract: Contract, topic: str, depth: int) -> None:
         self._contract, self._topic, self._depth = contract, topic, depth
-        self._update = 15_000_000
-        self._bids: dict[int, int] = {}
-        self._asks: dict[int, int] = {}
-        self._begun = False
+        self._turn = -1
+        self._bids: Levels = {}
+        self._asks: Levels = {}
+        self._told_ns = 0
+        self._restarting = False
 
     def emit(self, step: Step, now_ns: int) -> Iterator[str]:
-        book = self._contract.market.book
+        turn = now_ns // PUSH_NS[self._depth]
+        if turn == self._turn:
+            return
+        self._turn = turn
+        book, begun = self._contract.market.book, bool(self._bids)
         bids, asks = dict(book.bids.top(self._depth)), dict(book.asks.top(self._depth))
         changed = _difference(self._bids, bids), _difference(self._asks, asks)
         self._bids, self._asks = bids, asks
-        begun, self._begun = self._begun, True
-        if begun and any(changed):
-            self._update += 1
-            if self._depth == 1:
-                yield self._text("snapshot", list(bids.items()), list(asks.items()), now_ns)
-            else:
-                yield self._text("delta", *changed, now_ns)
+        if self._restarting:
+            self._restarting, self._contract.updates[self._depth] = False, 1
+            yield self._snapshot(now_ns)
+        elif any(changed):
+            updates = self._contract.updates
+            updates[self._depth] = updates.get(self._depth, FIRST_UPDATE) + 1
+            if begun:
+                yield self._snapshot(now_ns) if self._depth == 1 else self._text("delta", *changed, now_ns)
+        elif self._depth == 1 and now_ns - self._told_ns >= REPEAT_NS:
+            yield self._snapshot(now_ns)
 
     def first(self, now_ns: int) -> str | None:
+        return self._snapshot(now_ns)
+
+    def restart(self) -> None:
+        """The venue's service begins anew: with the next message, a snapshot whose `u` is 1."""
+        self._restarting = True
+
+    def _snapshot(self, now_ns: int) -> str:
         return self._text("snapshot", list(self._bids.items()), list(self._asks.items()), now_ns)
 
-    def restart(self) -> str:
-        """The venue begins anew: a snapshot with `u` 1."""
-        self._update = 1
-        return self._text("snapshot", list(self._bids.items()), list(self._asks.items()), self._contract.market.now_ns)
-
     def _text(self, kind: str, bids: Sequence[tuple[int, int]], asks: Sequence[tuple[int, int]], now_ns: int) -> str:
-        one, ms = self._contract, now_ns // MS
+        one, ms, self._told_ns = self._contract, now_ns // MS, now_ns
         return (
             f'{{"topic":"{self._topic}","type":"{kind}","ts":{ms},"data":{{"s":"{one.name}","b":{one.levels(bids)},'
-            f'"a":{one.levels(asks)},"u":{self._update},"seq":{one.market.last_id}}},"cts":{ms - 1}}}'
+            f'"a":{one.levels(asks)},"u":{one.updates[self._depth]},"seq":{one.market.last_id}}},"cts":{ms - 1}}}'
         )
 
 
-def _difference(old: Mapping[int, int], new: Mapping[int, int]) -> list[tuple[int, int]]:
+def _difference(old: Levels, new: Levels) -> list[tuple[int, int]]:
+    """Levels with another quantity, then those that are gone, also where better ones only pushed them out."""
     changed = [(tick, lots) for tick, lots in new.items() if old.get(tick) != lots]
     return changed + [(tick, 0) for tick in old if tick not in new]
 
@@ -105,19 +159,23 @@ class TradesChannel:
         self._contract, self._topic = contract, topic
 
     def emit(self, step: Step, now_ns: int) -> Iterator[str]:
-        one, changes = self._contract, step[self._contract.market.spec.symbol]
-        if not changes.trades:
-            return
+        one, trades = self._contract, step[self._contract.market.spec.symbol].trades
         rows = [
             f'{{"T":{trade.ts_ns // MS},"s":"{one.name}","S":"{"Buy" if trade.buy else "Sell"}","v":"{one.sized(trade.lots)}",'
             f'"p":"{one.priced(trade.tick)}","L":"{"Plus" if trade.buy else "Minus"}Tick","i":"{_identity(trade.number)}",'
             f'"BT":false,"RPI":{"true" if trade.normal_lots < trade.lots else "false"},"seq":{one.market.last_id}}}'
-            for trade in changes.trades
+            for trade in trades
         ]
-        yield f'{{"topic":"{self._topic}","type":"snapshot","ts":{now_ns // MS},"data":[{",".join(rows)}]}}'
+        for at in range(0, len(rows), TRADES_IN_MESSAGE):
+            yield _batch(self._topic, rows[at : at + TRADES_IN_MESSAGE], now_ns)
 
     def first(self, now_ns: int) -> str | None:
         return None
+
+
+def _batch(topic: str, rows: Sequence[str], now_ns: int) -> str:
+    """A message whose data is an array; its type is snapshot although it is none."""
+    return f'{{"topic":"{topic}","type":"snapshot","ts":{now_ns // MS},"data":[{",".join(rows)}]}}'
 
 
 def _identity(number: int) -> str:
@@ -140,20 +198,25 @@ class TickersChannel:
             yield self._text("delta", changed, now_ns)
 
     def first(self, now_ns: int) -> str | None:
-        return self._text("snapshot", self._told or self._values(), now_ns)
+        return self._text("snapshot", self._told, now_ns)
 
     def _values(self) -> dict[str, str]:
-        one, mark = self._contract, self._contract.market.mark
-        single = one.interest()
+        one, book, mark = self._contract, self._contract.market.book, self._contract.market.mark
+        lots = one.interest_lots()
+        single_usd = lots * one.market.spec.lot * mark.mark
         return {
-            "markPrice": f"{mark.mark:.2f}" if mark.mark > 100 else f"{mark.mark:.6g}",
-            "indexPrice": f"{mark.index:.2f}" if mark.index > 100 else f"{mark.index:.6g}",
-            "openInterest": one.quantity % (2 * single),
-            "openInterestValue": f"{2 * single * mark.mark:.2f}",
-            "singleOpenInterest": one.quantity % single,
-            "singleOpenInterestValue": f"{single * mark.mark:.2f}",
+            "markPrice": one.marked(mark.mark),
+            "indexPrice": one.marked(mark.index),
+            "openInterest": one.sized(2 * lots),
+            "openInterestValue": f"{2 * single_usd:.2f}",
+            "singleOpenInterest": one.sized(lots),
+            "singleOpenInterestValue": f"{single_usd:.2f}",
             "fundingRate": f"{mark.funding_rate:.8f}",
             "nextFundingTime": str(mark.next_funding_ns // MS),
+            "bid1Price": one.priced(book.bids.best),
+            "bid1Size": one.sized(book.bids.levels[book.bids.best]),
+            "ask1Price": one.priced(book.asks.best),
+            "ask1Size": one.sized(book.asks.levels[book.asks.best]),
         }
 
     def _text(self, kind: str, values: Mapping[str, str], now_ns: int) -> str:
@@ -176,14 +239,21 @@ class LiquidationsChannel:
             if order.venue == "bybit":
                 self._waiting.append(
                     f'{{"T":{order.ts_ns // MS},"s":"{one.name}","S":"{"Buy" if order.side is LONG else "Sell"}",'
-                    f'"v":"{one.sized(order.filled_lots)}","p":"{one.price % order.limit}"}}'
+                    f'"v":"{one.sized(order.filled_lots)}","p":"{one.bankrupt(order.limit)}"}}'
                 )
         if self._clock.due(now_ns) and self._waiting:
             rows, self._waiting = self._waiting, []
-            yield f'{{"topic":"{self._topic}","type":"snapshot","ts":{now_ns // MS},"data":[{",".join(rows)}]}}'
+            yield _batch(self._topic, rows, now_ns)
 
     def first(self, now_ns: int) -> str | None:
         return None
+
+
+PLAIN: Final[Mapping[str, Callable[[Contract, str], Channel]]] = {
+    "publicTrade": TradesChannel,
+    "tickers": TickersChannel,
+    "allLiquidation": LiquidationsChannel,
+}
 
 
 class BybitWire:
@@ -194,137 +264,44 @@ class BybitWire:
     pong_timeout_s: float = 600.0  # without any traffic of the client the server cuts after about 10 min
 
     def __init__(self, market: Market, rng: np.random.Generator) -> None:
-        self._market = market
-        self._contracts = {
-            one.spec.names["bybit"]: Contract(one, one.spec.names["bybit"])
-            for one in market.symbols.values()
-            if "bybit" in one.spec.names
-        }
+        names = {symbol.spec.names["bybit"]: symbol for symbol in market.symbols.values() if "bybit" in symbol.spec.names}
+        self._contracts = {name: Contract(symbol, name) for name, symbol in names.items()}
         self.channels: Final = Channels(self._channel)
-        self._connections = 0
-        self._ids: dict[Session, str] = {}
-        self._asked: dict[str, list[int]] = {}
+        self._books: dict[str, BookChannel] = {}
+        self._sessions = BybitSessions(self._knows, self.channels.join, self.channels.leave)
+        self._rest = BybitRest(market, self._contracts)
 
     def open(self, path: str, query: Mapping[str, str], now_ns: int) -> Session | None:
-        if path != PATH:
-            return None
-        session = Session("linear", False)
-        self._connections += 1
-        self._ids[session] = f"{self._connections:08x}-0000-4000-8000-000000000000"
-        return session
-
-    def closed(self, session: Session) -> None:
-        self._ids.pop(session, None)
-        self.channels.clear(session)
-
-    def publish(self, changes: list[Any]) -> Iterator[Delivery]:
-        return self.channels.publish(changes)
+        return self._sessions.open(path)
 
     def receive(self, session: Session, text: str, now_ns: int) -> None:
-        """A client's request; one bad topic refuses the whole batch."""
-        try:
-            request = json.loads(text)
-        except ValueError:
-            request = None
-        if not isinstance(request, dict):
-            self._answer(session, "", "", f"JSON parse error, {text[:40]}")
-            return
-        operation, number = request.get("op"), str(request.get("req_id", ""))
-        if operation == "ping":
-            self._answer(session, "ping", number, "pong", success=True)
-            return
-        args = request.get("args")
-        if operation not in ("subscribe", "unsubscribe") or not isinstance(args, list):
-            self._answer(session, str(operation), number, "error:handler not found,topic:")
-            return
-        bad = next((topic for topic in args if not isinstance(topic, str) or self._kind(topic) is None), None)
-        if bad is not None:
-            self._answer(session, operation, number, f"error:handler not found,topic:{str(bad)[:60]}")
-            return
-        for topic in args:
-            if operation == "subscribe":
-                self.channels.join(session, topic)
-            else:
-                self.channels.leave(session, topic)
-        self._answer(session, operation, number, "", success=True)
+        self._sessions.receive(session, text)
 
-    def _answer(self, session: Session, operation: str, number: str, text: str, *, success: bool = False) -> None:
-        reply = {"success": success, "ret_msg": text, "conn_id": self._ids.get(session, ""), "req_id": number, "op": operation}
-        session.outbox.append(json.dumps(reply, separators=(",", ":")))
+    def closed(self, session: Session) -> None:
+        self._sessions.closed(session)
+        self.channels.clear(session)
 
-    def _kind(self, topic: str) -> tuple[str, str, Contract] | None:
-        """(kind, depth, contract) of a topic that exists."""
-        kind, _, rest = topic.partition(".")
-        depth, _, name = rest.rpartition(".")
-        contract = self._contracts.get(name)
-        known = depth in DEPTHS if kind == "orderbook" else kind in ("publicTrade", "tickers", "allLiquidation") and not depth
-        return (kind, depth, contract) if contract is not None and known else None
-
-    def _channel(self, topic: str) -> Channel:
-        found = self._kind(topic)
-        assert found is not None, topic  # `receive` admits no other
-        kind, depth, contract = found
-        if kind == "orderbook":
-            return BookChannel(contract, topic, DEPTHS[depth])
-        plain: dict[str, Callable[[Contract, str], Channel]] = {
-            "publicTrade": TradesChannel,
-            "tickers": TickersChannel,
-            "allLiquidation": LiquidationsChannel,
-        }
-        return plain[kind](contract, topic)
-
-    # REST ------------------------------------------------------------------------------------------------------------
+    def publish(self, changes: list[Changes]) -> Iterator[Delivery]:
+        return self.channels.publish(changes)
 
     def rest(self, path: str, query: Mapping[str, str], client: str, now_ns: int, body: bytes = b"") -> Reply:
-        """`/v5/market/...`; errors come with status 200 and a `retCode`."""
-        recent = [then for then in self._asked.get(client, ()) if now_ns - then < REQUESTS_NS]
-        self._asked[client] = [*recent, now_ns]
-        if len(recent) >= REQUESTS:
-            return Reply(403, b"403, access too frequent", {"Content-Type": "text/plain"})
-        if path == "/v5/market/time":
-            seconds = self._market.now_ns // SECOND_NS
-            return self._reply({"timeSecond": str(seconds), "timeNano": str(self._market.now_ns)})
-        contract = self._contracts.get(query.get("symbol", ""))
-        if query.get("category") != "linear" or contract is None:
-            return self._reply({}, 10001, "params error: symbol invalid")
-        if path == "/v5/market/open-interest":
-            return self._reply(self._open_interest(contract, query))
-        if path == "/v5/market/instruments-info":
-            return self._reply(self._instrument(contract))
-        if path == "/v5/market/orderbook":
-            return self._reply(self._order_book(contract, query))
-        return Reply(404, b"", {})
+        return self._rest.reply(path, query, client, now_ns)
 
-    def _reply(self, result: Mapping[str, Any], code: int = 0, text: str = "OK") -> Reply:
-        content = {"retCode": code, "retMsg": text, "result": result, "retExtInfo": {}, "time": self._market.now_ns // MS}
-        return Reply(200, json.dumps(content, separators=(",", ":")).encode(), JSON_HEADERS)
+    def restart(self) -> None:
+        """Every book that somebody follows begins anew, with a snapshot whose `u` is 1."""
+        for book in self._books.values():
+            book.restart()
 
-    def _open_interest(self, contract: Contract, query: Mapping[str, str]) -> dict[str, Any]:
-        single = contract.interest()
-        row = {
-            "openInterest": contract.quantity % (2 * single),
-            "singleOpenInterest": contract.quantity % single,
-            "timestamp": str(self._market.now_ns // MS),
-        }
-        return {"symbol": contract.name, "category": "linear", "list": [row], "nextPageCursor": ""}
+    def _knows(self, topic: str) -> bool:
+        parsed = parse_topic(topic)
+        return parsed is not None and parsed[2] in self._contracts
 
-    def _instrument(self, contract: Contract) -> dict[str, Any]:
-        spec = contract.market.spec
-        row = {
-            "symbol": contract.name, "contractType": "LinearPerpetual", "status": "Trading", "baseCoin": spec.symbol,
-            "quoteCoin": "USDT", "settleCoin": "USDT",
-            "priceFilter": {"minPrice": contract.priced(1), "maxPrice": "1999999.80", "tickSize": contract.priced(1)},
-            "lotSizeFilter": {"minOrderQty": contract.sized(1), "qtyStep": contract.sized(1), "maxOrderQty": "1190.000"},
-            "fundingInterval": 480,
-        }  # fmt: skip
-        return {"category": "linear", "list": [row], "nextPageCursor": ""}
-
-    def _order_book(self, contract: Contract, query: Mapping[str, str]) -> dict[str, Any]:
-        limit = query.get("limit", "25")
-        count = min(1000, int(limit)) if limit.isascii() and limit.isdigit() else 25
-        book, ms = contract.market.book, self._market.now_ns // MS
-        sides = {
-            side: [[contract.priced(tick), contract.sized(lots)] for tick, lots in levels]
-            for side, levels in (("b", book.bids.top(count)), ("a", book.asks.top(count)))
-        }
-        return {"s": contract.name, **sides, "ts": ms, "u": contract.market.last_id, "seq": contract.market.last_id, "cts": ms}
+    def _channel(self, topic: str) -> Channel:
+        parsed = parse_topic(topic)
+        assert parsed is not None, topic  # `receive` admits no other
+        kind, depth, name = parsed
+        if kind != "orderbook":
+            return PLAIN[kind](self._contracts[name], topic)
+        # A channel that nobody follows any more is replaced here by the one that comes after it; to restart it does no harm.
+        self._books[topic] = BookChannel(self._contracts[name], topic, int(depth))
+        return self._books[topic]
