@@ -6,6 +6,7 @@
     silence     as drop, named for whole streams; replies still come  half_open  the socket stays open and is dead for good
     disconnect  sockets are cut, and while active none is accepted    status     REST (or a handshake) is answered with a status
     notice      the venue announces to every open socket, once, that it will close it: OKX only
+    restart     the venue's service begins anew: every book that is followed, with a snapshot whose `u` is 1: Bybit only
 
 `stream` is a shell pattern over stream names or REST paths, `socket` a route; None matches all sockets. REST is meant only by
 `socket` "rest", or by `status` without a socket: there drop and silence never answer, disconnect cuts, delay and garbage are the
@@ -27,13 +28,19 @@ import numpy as np
 from mpengine.simulator.draws import Draws
 
 KINDS: Final = frozenset(
-    {"drop", "delay", "half_open", "garbage", "gap", "duplicate", "reorder", "status", "silence", "disconnect", "notice"}
-)
+    {
+        "drop", "delay", "half_open", "garbage", "gap", "duplicate", "reorder", "status", "silence", "disconnect", "notice",
+        "restart",
+    }
+)  # fmt: skip
 STATUSES: Final = frozenset({400, 401, 403, 404, 408, 418, 429, 451, 500, 502, 503})
 REST: Final = "rest"
 KEYS: Final = frozenset(
-    {"venue", "fault", "stream", "socket", "count", "seconds", "probability", "status", "retry_after", "delay_ms", "variant"}
-)
+    {
+        "venue", "fault", "stream", "socket", "count", "seconds", "probability", "status", "retry_after", "text", "delay_ms",
+        "variant",
+    }
+)  # fmt: skip
 HUGE_BYTES: Final = 2 << 20
 DEEP: Final = 5000
 
@@ -43,7 +50,10 @@ Pieces = list[tuple[float, bytes]]
 
 @dataclass(slots=True, eq=False)
 class Fault:
-    """One active rule. `left`: applications to go, `until_ns`: monotonic end; None: no such end."""
+    """One active rule. `left`: applications to go, `until_ns`: monotonic end; None: no such end.
+
+    `text`: body of the replies of a `status`; None: the server's own.
+    """
 
     number: int
     venue: str
@@ -57,6 +67,7 @@ class Fault:
     retry_after_s: int | None
     delay_s: float
     variant: str | None
+    text: str | None = None
     applied: int = 0
 
     def describe(self, now_ns: int) -> dict[str, Any]:
@@ -130,6 +141,7 @@ class FaultTable:
             None if retry_after is None else int(retry_after),
             (_number(values, "delay_ms", 0, 600_000) or 0.0) / 1000.0,
             variant,
+            _text(values, "text"),
         )  # fmt: skip
         self._faults[fault.number] = fault
         return fault
@@ -220,7 +232,7 @@ def _number(values: Mapping[str, Any], name: str, low: float, high: float) -> An
 
 
 _FIRST_NUMBER: Final = re.compile(rb'"-?\d[\d.]*"')
-_SYMBOL: Final = re.compile(rb'"s":"[^"]*"')
+_SYMBOL: Final = re.compile(rb'"(s|symbol|instId|coin)":"[^"]*"')
 
 GARBAGE: Final = ("truncated", "not_json", "nan", "negative", "wrong_types", "deep", "wrong_symbol", "binary", "empty", "huge")
 
@@ -241,7 +253,7 @@ def garbage(text: bytes, variant: str | None, turn: int) -> bytes:
         case "deep":
             return b'{"stream":"x","data":' + b"[" * DEEP + b"]" * DEEP + b"}"
         case "wrong_symbol":
-            return _SYMBOL.sub(b'"s":"NOSUCHUSDT"', text)
+            return _SYMBOL.sub(rb'"\1":"NOSUCHUSDT"', text)
         case "binary":
             return b"\xff\xfe\x00" + text[:100]
         case "empty":

@@ -25,7 +25,7 @@ from aiohttp import WSMsgType, web
 
 from mpengine.simulator.faults import REST, Fault, FaultTable, garbage
 from mpengine.simulator.market import Market
-from mpengine.simulator.wire import ABNORMAL, Announcing, Message, Reply, Session, VenueWire
+from mpengine.simulator.wire import ABNORMAL, Announcing, Message, Reply, Restarting, Session, VenueWire
 from shm.records import PositionSide
 
 QUEUE_MESSAGES: Final = 20_000
@@ -349,7 +349,7 @@ class SimulatorServer:
         if transport is None or (fault is not None and fault.kind in ("disconnect", "status")):
             venue.closed(session)
             if fault is not None and fault.kind == "status":
-                return web.Response(status=fault.status, headers=_retry_after(fault))
+                return web.Response(status=fault.status, headers=_retry_after(fault), text=fault.text)
             if transport is not None:
                 transport.abort()
             return web.Response(status=503)
@@ -393,6 +393,8 @@ class SimulatorServer:
         return web.Response(status=reply.status, body=body, headers=reply.headers)
 
     async def _refuse(self, request: web.Request, fault: Fault) -> web.StreamResponse:
+        if fault.kind == "status" and fault.text is not None:
+            return web.Response(status=fault.status, text=fault.text, headers=_retry_after(fault))
         if fault.kind == "status":
             body = json.dumps({"code": -1003 if fault.status in (418, 429) else -1000, "msg": "injected"}).encode()
             return web.Response(status=fault.status, body=body, headers=_retry_after(fault), content_type="application/json")
@@ -431,8 +433,11 @@ class SimulatorServer:
             values = json.loads(await request.read())
             if not isinstance(values, dict):
                 raise ValueError("the body must be an object")
-            if values.get("fault") == "notice" and not isinstance(self.venues.get(str(values.get("venue"))), Announcing):
+            venue = self.venues.get(str(values.get("venue")))
+            if values.get("fault") == "notice" and not isinstance(venue, Announcing):
                 raise ValueError("notice needs a venue that announces")
+            if values.get("fault") == "restart" and not isinstance(venue, Restarting):
+                raise ValueError("restart needs a venue whose service restarts")
             fault = self.faults.add(values, time.monotonic_ns(), frozenset(self.venues))
         except ValueError as error:
             return web.json_response({"error": str(error)}, status=400)
@@ -440,10 +445,13 @@ class SimulatorServer:
         return web.json_response(fault.describe(time.monotonic_ns()), status=201)
 
     def _act_now(self, fault: Fault) -> None:
-        """Faults of sockets act on those that are open already; a notice is given at once and that was it."""
+        """Faults of sockets act on those that are open already; notices and restarts happen at once and that was it."""
         venue = self.venues[fault.venue]
-        if fault.kind == "notice" and isinstance(venue, Announcing):
-            venue.announce_upgrade()
+        if fault.kind in ("notice", "restart"):
+            if fault.kind == "notice" and isinstance(venue, Announcing):
+                venue.announce_upgrade()
+            elif fault.kind == "restart" and isinstance(venue, Restarting):
+                venue.restart()
             self.faults.spend(fault)
             fault.left = 0
             return

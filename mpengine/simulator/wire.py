@@ -151,6 +151,14 @@ class VenueWire(Protocol):
 
 
 @runtime_checkable
+class Restarting(Protocol):
+    """A venue whose service can begin anew while the connections stay."""
+
+    def restart(self) -> None:
+        """Every book that is followed begins anew with the next step of the market."""
+
+
+@runtime_checkable
 class Announcing(Protocol):
     """A venue that tells its clients before it closes their connections."""
 
