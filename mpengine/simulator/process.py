@@ -30,7 +30,7 @@ from mpengine.simulator.faults import FaultTable
 from mpengine.simulator.hyperliquid_wire import HyperliquidWire
 from mpengine.simulator.market import Market, SymbolSpec
 from mpengine.simulator.okx_wire import OkxWire
-from mpengine.simulator.playback import CaptureBinance, CaptureSource
+from mpengine.simulator.playback import CaptureSource
 from mpengine.simulator.server import MarketSource, SimulatorServer
 from mpengine.simulator.symbols import spec, specs
 from mpengine.simulator.wire import VenueWire
@@ -61,12 +61,11 @@ def build(plan: Plan, start_ns: int) -> SimulatorServer:
     market_rng, foreign_rng, fault_rng = np.random.default_rng(plan.seed).spawn(3)
     faults = FaultTable(fault_rng)
     if plan.captures:
-        venues = {CaptureBinance.name: CaptureBinance()}
-        names = {one.names["binance"]: one.symbol for one in plan.symbols if "binance" in one.names}
+        names = {(venue, name): one.symbol for one in plan.symbols for venue, name in one.names.items()}
         source = CaptureSource(
-            plan.captures, venues, speed=plan.speed, stamps=plan.stamps, close_at_end=plan.close_at_end, names=names
-        )
-        return SimulatorServer(list(venues.values()), source, faults, life_s=plan.life_s)
+            plan.captures, speed=plan.speed, stamps=plan.stamps, close_at_end=plan.close_at_end, names=names
+        )  # fmt: skip
+        return SimulatorServer(list(source.venues.values()), source, faults, life_s=plan.life_s)
     market = Market(plan.symbols, market_rng, start_ns)
     wires = wires_of(market, foreign_rng)
     return SimulatorServer(wires, MarketSource(market, plan.speed), faults, market=market, life_s=plan.life_s)

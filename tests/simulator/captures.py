@@ -9,9 +9,19 @@ from pathlib import Path
 import msgspec
 import zstandard
 
-from mpengine.ingest.capture_file import CaptureHeader, CaptureLine, encode_line
+from mpengine.ingest.capture_file import CaptureHeader, CaptureLine, Direction, encode_line
 
 BASE_NS = 1_700_000_000_000_000_000
+
+
+def bybit(after_ns: int, payload: bytes, direction: Direction = "in") -> CaptureLine:
+    """A message of Bybit's socket."""
+    return CaptureLine(BASE_NS + after_ns, "bybit", "linear#1", direction, payload)
+
+
+def topical(topic: str, number: int, kind: str = "delta") -> bytes:
+    """A message of a topic whose data carries a number."""
+    return f'{{"topic":"{topic}","type":"{kind}","data":{{"n":{number}}}}}'.encode()
 
 
 def line(after_ns: int, payload: bytes, connection: str = "public#1") -> CaptureLine:
@@ -19,9 +29,11 @@ def line(after_ns: int, payload: bytes, connection: str = "public#1") -> Capture
     return CaptureLine(BASE_NS + after_ns, "binance", connection, "in", payload)
 
 
-def reply(after_ns: int, call: str, body: object, symbol: str | None = "BTC", status: int = 200) -> CaptureLine:
+def reply(
+    after_ns: int, call: str, body: object, symbol: str | None = "BTC", status: int = 200, *, venue: str = "binance"
+) -> CaptureLine:
     """A recorded REST reply."""
-    return CaptureLine(BASE_NS + after_ns, "binance", "rest", "rest", json.dumps(body).encode(), call, symbol, status)
+    return CaptureLine(BASE_NS + after_ns, venue, "rest", "rest", json.dumps(body).encode(), call, symbol, status)
 
 
 def message(stream: str, number: int) -> bytes:

@@ -10,8 +10,8 @@ import pytest
 
 from mpengine.ingest.capture_file import CaptureLine, NotACapture
 from mpengine.ingest.merge import Key, stamp_of
-from mpengine.simulator.capture import Recorded, clock, contents, family_key, message_of, read, stream_of
-from tests.simulator.captures import BASE_NS, line, write
+from mpengine.simulator.capture import Recorded, clock, contents, family_key, message_of, read, stream_of, topic_of
+from tests.simulator.captures import BASE_NS, bybit, line, topical, write
 
 DIFF = b'{"stream":"btcusdt@depth@0ms","data":{"e":"depthUpdate","u":1}}'
 
@@ -70,6 +70,34 @@ def test_stream_names_are_found_without_parsing() -> None:
     assert stream_of(b'{"id":1}') is None
 
 
+def test_messages_of_bybit_go_to_their_very_topic_and_carry_stamps_at_their_head() -> None:
+    text = topical("orderbook.200.BTCUSDT", 7)
+    plain, stamped = (message_of(Recorded(1_700_000_000_000_000_123, 42, bybit(0, text)), stamps=on) for on in (False, True))
+    assert plain is not None and stamped is not None
+    assert plain[0] == stamped[0] == "linear/orderbook.200.BTCUSDT"
+    assert plain[1].stream == "orderbook.200.BTCUSDT" and plain[1].text(False) == text
+    stamp = stamp_of(stamped[1].text(False))
+    assert stamp is not None and (stamp.key, stamp.clock) == (Key(1_700_000_000_000_000_123, 42), False)
+    told = json.loads(stamped[1].text(False))
+    assert list(told)[:2] == ["recv_ns", "line"] and {name: told[name] for name in list(told)[2:]} == json.loads(text)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [b'{"success":true,"ret_msg":"pong","conn_id":"x","op":"ping"}', topical("kline.1.BTCUSDT", 1), topical("nonsense", 1), b"",
+     b'{"topic":"', DIFF],
+)  # fmt: skip
+def test_of_bybit_only_messages_of_known_topics_are_served(payload: bytes) -> None:
+    assert message_of(Recorded(1, 1, bybit(0, payload)), stamps=True) is None
+
+
+def test_other_markets_and_venues_are_passed_over() -> None:
+    text = topical("orderbook.200.BTCUSDT", 1)
+    for venue in ("bybit_spot", "okx", "binance"):
+        assert message_of(Recorded(1, 1, CaptureLine(1, venue, "linear#1", "in", text)), stamps=False) is None
+    assert topic_of(b'{"stream":"btcusdt@trade"}') is None
+
+
 def test_clocks_are_what_ingest_reads() -> None:
     for end in (False, True):
         stamp = stamp_of(clock(77, 3, end=end))
@@ -97,6 +125,14 @@ def test_a_capture_says_which_routes_it_needs(tmp_path: Path) -> None:
     write(path, [line(5, DIFF), line(6, b'{"stream":"btcusdt@trade","data":{}}', "market#1")])
     found = contents([path])
     assert (found.routes, found.first_ns) == ({"binance": frozenset({"public", "market"})}, BASE_NS + 5)
+
+
+def test_a_capture_says_which_venues_it_has_also_where_they_say_nothing(tmp_path: Path) -> None:
+    quiet = [line(5, DIFF), bybit(6, b"wss://x", "open"), CaptureLine(BASE_NS + 7, "okx", "public#1", "in", b"pong")]
+    found = contents([write(tmp_path / "1", quiet)])
+    assert (found.routes, found.venues) == ({"binance": frozenset({"public"})}, frozenset({"binance", "bybit"}))
+    loud = [*quiet, bybit(8, topical("allLiquidation.BTCUSDT", 1))]
+    assert contents([write(tmp_path / "2", loud)]).routes["bybit"] == frozenset({"linear"})
 
 
 def test_captures_that_cannot_be_served_are_refused(tmp_path: Path) -> None:
