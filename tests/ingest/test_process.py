@@ -529,7 +529,7 @@ def test_three_venues_reach_one_ring_and_the_board_says_how_they_are(three_venue
     for name in THREE:
         assert one.word(venue_streams_word(Venue[name.upper()])) & 0xFFFF >= 1
     assert one.word(Word.RECONNECTS) == 0
-    assert one.word(Word.RESYNC_DONE) == 1  # the polled one
+    one.until(lambda: one.word(Word.RESYNC_DONE) == 1, "the polled one")
 
     for venue in (Venue.BYBIT, Venue.OKX):
         snapshots = len([fields for fields in one.of(Kind.SNAPSHOT) if fields["venue"] == venue])

@@ -86,6 +86,22 @@ def canaries(loop: Loopback) -> dict[str, bool]:
 
 
 @pytest.mark.covers("A1-L20")
+def test_flipped_sides_turn_the_canaries_red_within_50_events() -> None:
+    chosen = settings()
+    loop = build(chosen, 5, START_NS, [flipped(module) for module in venues.build(chosen)])
+    red: dict[str, int] = {}
+
+    def all_red() -> bool:
+        for venue, alarm in canaries(loop).items() if seen(loop, "binance") else ():
+            if alarm:
+                red.setdefault(venue, seen(loop, venue))
+        return set(red) == set(LIQUIDATING)
+
+    drive(loop, all_red)
+    assert all(events <= 50 for events in red.values()), red
+
+
+@pytest.mark.stress
 @pytest.mark.parametrize("venue", LIQUIDATING)
 def test_a_flipped_side_turns_the_canary_of_its_venue_red_within_50_events(venue: str) -> None:
     chosen = settings()
