@@ -327,10 +327,10 @@ class SymbolCore:
             self.counters["late"] += 1
 
     def _observe_mid(self, venue: Venue, book: Book) -> None:
-        mid = book.mid
-        if mid is None or not self._prices.leads(venue, self.books, self.now_ns):
+        mid, prices = book.mid, self._prices
+        if mid is None or (venue != prices.primary and not prices.leads(venue, self.books, self.now_ns)):
             return
-        self._prices.on_mid(venue, mid, self.now_ns)
+        prices.on_mid(venue, mid, self.now_ns)
         bar = self._bar
         if mid != bar.close or bar.open is None:  # PERF: a price that is the bar's newest already changes none of its four
             bar.observe(mid)

@@ -27,20 +27,27 @@ class Priced(NamedTuple):
 class Prices:
     """Newest mid of the symbol; newest mark and funding rate of each venue. `primary` goes first wherever venues are compared."""
 
-    __slots__ = ("_fundings", "_marks", "_order", "mid", "mid_venue")
+    __slots__ = ("_fundings", "_marks", "_mid_ns", "_mid_value", "_order", "mid_venue", "primary")
 
     def __init__(self, primary: Venue) -> None:
+        self.primary = primary
         self._order = (primary, *(venue for venue in FALLBACK if venue is not primary))
         self._marks: dict[Venue, Priced] = {}
         self._fundings: dict[Venue, Priced] = {}
-        self.mid: Priced | None = None
+        self._mid_value, self._mid_ns = 0.0, 0
         self.mid_venue: Venue | None = None
+        """Whose book gave the mid; None while there is none."""
 
     def clear(self) -> None:
         """Time begins anew."""
         self._marks.clear()
         self._fundings.clear()
-        self.mid = self.mid_venue = None
+        self.mid_venue = None
+
+    @property
+    def mid(self) -> Priced | None:
+        """The newest mid of the leading venue."""
+        return None if self.mid_venue is None else Priced(self._mid_value, self._mid_ns)
 
     def leads(self, venue: Venue, books: Mapping[Venue, Book], now_ns: int) -> bool:
         """Whether this venue's book gives the mid: no venue before it has one that counts."""
@@ -54,7 +61,7 @@ class Prices:
 
     def on_mid(self, venue: Venue, mid: float, now_ns: int) -> None:
         """A mid of the leading venue. PERF: plain numbers serve as venues here, as they come out of a record."""
-        self.mid, self.mid_venue = Priced(mid, now_ns), venue
+        self._mid_value, self._mid_ns, self.mid_venue = mid, now_ns, venue
 
     def on_mark(self, venue: Venue, mark: float, funding: float | None, now_ns: int) -> None:
         """A mark price, and the funding rate where the venue says one."""
@@ -87,7 +94,7 @@ class Prices:
     def state_of(self) -> dict[str, Any]:
         """Everything needed to go on from here."""
         return {
-            "mid": list(self.mid) if self.mid is not None else None,
+            "mid": [self._mid_value, self._mid_ns],
             "mid_venue": None if self.mid_venue is None else int(self.mid_venue),
             "marks": [[int(venue), *priced] for venue, priced in sorted(self._marks.items())],
             "fundings": [[int(venue), *priced] for venue, priced in sorted(self._fundings.items())],
@@ -95,7 +102,7 @@ class Prices:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from `state_of`."""
-        self.mid = Priced(*state["mid"]) if state["mid"] is not None else None
+        self._mid_value, self._mid_ns = state["mid"]
         self.mid_venue = None if state["mid_venue"] is None else Venue(state["mid_venue"])
         self._marks = {Venue(venue): Priced(value, at_ns) for venue, value, at_ns in state["marks"]}
         self._fundings = {Venue(venue): Priced(value, at_ns) for venue, value, at_ns in state["fundings"]}
