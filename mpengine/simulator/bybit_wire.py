@@ -8,11 +8,13 @@ delta has only what changed; `openInterest` counts both sides.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import numpy as np
 
+from mpengine.simulator.book import BookSide
 from mpengine.simulator.bybit_rest import FIRST_UPDATE, BybitRest, Contract
 from mpengine.simulator.channels import MS, SECOND_NS, Channel, Channels, Clock, Step
 from mpengine.simulator.market import Changes, Market
@@ -91,7 +93,67 @@ class BybitSessions:
         session.outbox.append(json.dumps(reply, separators=(",", ":")))
 
 
-Levels = dict[int, int]
+Levels = list[tuple[int, int]]
+"""(tick, lots); lots 0: not among the best any more."""
+
+
+class TopLevels:
+    """The best `count` levels of one side of the book as they were told last.
+
+    PERF: kept from what changed: taking 1000 levels from the side anew for every message costs six times as much.
+    """
+
+    def __init__(self, side: BookSide, count: int) -> None:
+        self._side = side
+        self._count = count
+        self._keys = sorted(-side.sign * tick for tick in side.levels)  # best first
+        self._touched: set[int] = set()
+        self._told = dict(self.levels(side.levels))
+
+    def note(self, ticks: Iterable[int]) -> None:
+        """Levels of the side that changed."""
+        self._touched.update(ticks)
+
+    def tell(self) -> Levels:
+        """What is different from what was told last, best first."""
+        sign, levels, keys, told = self._side.sign, self._side.levels, self._keys, self._told
+        before = self._worst
+        for tick in self._touched:
+            self._place(-sign * tick, tick in levels)
+        worst = self._worst
+        # Of levels that did not change themselves only those between the old end and the new one came or went.
+        low, high = bisect_right(keys, min(before, worst)), bisect_right(keys, max(before, worst))
+        changed = []
+        for tick in self._touched.union(-sign * key for key in keys[low:high]):
+            lots = levels.get(tick, 0) if -sign * tick <= worst else 0
+            if told.get(tick, 0) != lots:
+                changed.append((tick, lots))
+                told[tick] = lots
+                if not lots:
+                    del told[tick]
+        self._touched.clear()
+        return sorted(changed, key=lambda level: -sign * level[0])
+
+    def all(self) -> Levels:
+        """Everything as it was told last, best first."""
+        return self.levels(self._told)
+
+    def levels(self, of: Mapping[int, int]) -> Levels:
+        sign = self._side.sign
+        return [(-sign * key, of[-sign * key]) for key in self._keys[: self._count]]
+
+    @property
+    def _worst(self) -> int:
+        return self._keys[min(self._count, len(self._keys)) - 1]
+
+    def _place(self, key: int, exists: bool) -> None:
+        keys = self._keys
+        at = bisect_left(keys, key)
+        known = at < len(keys) and keys[at] == key
+        if exists and not known:
+            keys.insert(at, key)
+        elif known and not exists:
+            del keys[at]
 
 
 class BookChannel:
@@ -102,29 +164,28 @@ class BookChannel:
 
     def __init__(self, contract: Contract, topic: str, depth: int) -> None:
         self._contract, self._topic, self._depth = contract, topic, depth
+        book, updates = contract.market.book, contract.updates
+        self._bids, self._asks = TopLevels(book.bids, depth), TopLevels(book.asks, depth)
+        updates[depth] = updates.get(depth, FIRST_UPDATE) + 1
         self._turn = -1
-        self._bids: Levels = {}
-        self._asks: Levels = {}
         self._told_ns = 0
         self._restarting = False
 
     def emit(self, step: Step, now_ns: int) -> Iterator[str]:
+        for batch in step[self._contract.market.spec.symbol].batches:
+            self._bids.note(batch.bids)
+            self._asks.note(batch.asks)
         turn = now_ns // PUSH_NS[self._depth]
         if turn == self._turn:
             return
         self._turn = turn
-        book, begun = self._contract.market.book, bool(self._bids)
-        bids, asks = dict(book.bids.top(self._depth)), dict(book.asks.top(self._depth))
-        changed = _difference(self._bids, bids), _difference(self._asks, asks)
-        self._bids, self._asks = bids, asks
+        bids, asks = self._bids.tell(), self._asks.tell()
         if self._restarting:
             self._restarting, self._contract.updates[self._depth] = False, 1
             yield self._snapshot(now_ns)
-        elif any(changed):
-            updates = self._contract.updates
-            updates[self._depth] = updates.get(self._depth, FIRST_UPDATE) + 1
-            if begun:
-                yield self._snapshot(now_ns) if self._depth == 1 else self._text("delta", *changed, now_ns)
+        elif bids or asks:
+            self._contract.updates[self._depth] += 1
+            yield self._snapshot(now_ns) if self._depth == 1 else self._text("delta", bids, asks, now_ns)
         elif self._depth == 1 and now_ns - self._told_ns >= REPEAT_NS:
             yield self._snapshot(now_ns)
 
@@ -136,20 +197,14 @@ class BookChannel:
         self._restarting = True
 
     def _snapshot(self, now_ns: int) -> str:
-        return self._text("snapshot", list(self._bids.items()), list(self._asks.items()), now_ns)
+        return self._text("snapshot", self._bids.all(), self._asks.all(), now_ns)
 
-    def _text(self, kind: str, bids: Sequence[tuple[int, int]], asks: Sequence[tuple[int, int]], now_ns: int) -> str:
+    def _text(self, kind: str, bids: Levels, asks: Levels, now_ns: int) -> str:
         one, ms, self._told_ns = self._contract, now_ns // MS, now_ns
         return (
             f'{{"topic":"{self._topic}","type":"{kind}","ts":{ms},"data":{{"s":"{one.name}","b":{one.levels(bids)},'
             f'"a":{one.levels(asks)},"u":{one.updates[self._depth]},"seq":{one.market.last_id}}},"cts":{ms - 1}}}'
         )
-
-
-def _difference(old: Levels, new: Levels) -> list[tuple[int, int]]:
-    """Levels with another quantity, then those that are gone, also where better ones only pushed them out."""
-    changed = [(tick, lots) for tick, lots in new.items() if old.get(tick) != lots]
-    return changed + [(tick, 0) for tick in old if tick not in new]
 
 
 class TradesChannel:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mpengine.simulator import bybit_wire
-from mpengine.simulator.bybit_wire import PATH, BybitWire, parse_topic
+from mpengine.simulator.book import ASK, BID, BookSide, Sign
+from mpengine.simulator.bybit_wire import PATH, BybitWire, TopLevels, parse_topic
 from mpengine.simulator.channels import MS
 from mpengine.simulator.market import Changes, ForcedOrder, Market, SymbolMarket
 from mpengine.simulator.process import wires_of
@@ -222,18 +226,38 @@ def test_subscribing_anew_brings_a_snapshot() -> None:
     assert (client.snapshots, client.breaks) == (2, 0)
 
 
-def test_the_best_level_alone_comes_as_snapshots_and_again_after_three_seconds_of_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_best_level_alone_comes_as_snapshots_and_again_after_three_seconds_of_rest() -> None:
     of = contracts("BTC")
     to = wire(of)
     session = listening(to, "orderbook.1.BTCUSDT")
     live = list(messages(of, to, session, 3))
     assert {one["type"] for one in live} == {"snapshot"} and len(live) > 5
     assert all(len(one["data"][side]) == 1 for one in live for side in ("b", "a"))
-    still = of.symbols["BTC"].book.bids.top(1), of.symbols["BTC"].book.asks.top(1)
-    book = of.symbols["BTC"].book
-    monkeypatch.setattr(type(book.bids), "top", lambda side, count: still[0] if side is book.bids else still[1])
-    rest = [one["data"]["u"] for one in messages(of, to, session, 10)]
-    assert len(rest) in (3, 4) and len(set(rest[-3:])) == 1
+    rest = []
+    for (changes,) in of.step(of.now_ns + 10 * SECOND_NS):
+        rest += delivered(to, [replace(changes, batches=[])], session)  # a book in which nothing happens
+    assert [one["data"]["u"] for one in rest] == [live[-1]["data"]["u"]] * 3
+    assert {b["ts"] - a["ts"] for a, b in pairwise(rest)} == {3000}
+
+
+@given(st.lists(st.lists(st.tuples(st.integers(1, 40), st.integers(0, 3)), max_size=12), max_size=25), st.integers(1, 9))
+@pytest.mark.parametrize("sign", [BID, ASK])
+def test_the_best_levels_are_kept_whatever_happens_to_a_side(sign: Sign, turns: list[list[tuple[int, int]]], count: int) -> None:
+    side = BookSide(sign)
+    side.put(20, 5)
+    side.put(22, 5)
+    kept = TopLevels(side, count)
+    client = dict(kept.all())
+    for turn in turns:
+        for tick, lots in turn:
+            side.put(tick, lots)
+        kept.note(side.touched)
+        side.touched.clear()
+        changed = kept.tell()
+        assert all(client.get(tick, 0) != lots for tick, lots in changed), "only what is different"
+        client.update(changed)
+        client = {tick: lots for tick, lots in client.items() if lots}
+        assert kept.all() == side.top(count) and client == dict(side.top(count))
 
 
 def test_a_restart_of_the_service_is_a_snapshot_with_u_1_and_goes_on_from_there() -> None:
