@@ -212,7 +212,7 @@ class Book:
         self._unverified_since_ns = None
         self._ask(now_ns)
 
-    def set_tick(self, tick: float) -> None:
+    def set_tick(self, tick: float, now_ns: int) -> None:
         """The venue's tick size; a change rebuilds the ladder from its levels. ValueError for a bad one, which changes nothing."""
         if tick == self.tick:
             return
@@ -280,30 +280,45 @@ class Book:
         return True
 
     def _start_from(self, snapshot: Diff, now_ns: int) -> None:
-        diffs = list(self._buffer)
-        self._buffer.clear()
         self._snapshot = None
+        diffs = self._take_snapshot(snapshot, now_ns)
+        self.partial = bool(snapshot.flags & EventFlag.PARTIAL)
+        self.first_applied = (diffs[0].first, diffs[0].last)
+        self._diffs_in_sync = 0
+        self._end_sync(now_ns)
+        self.refreshing = False
+        # The first diff may begin before the snapshot (quantities are absolute); from there on the chain decides.
+        self._apply(diffs[0], now_ns)
+        self._go_on(diffs[1:], now_ns)
+
+    def _take_snapshot(self, snapshot: Diff, now_ns: int) -> list[Diff]:
+        """Load it; the diffs that waited for it. Raises BadLevels: the book resyncs, and they wait on."""
+        waiting = list(self._buffer)
+        self._buffer.clear()
         try:
             self._load(snapshot, now_ns)
         except BadLevels:
             self.counters["refused"] += 1
             self._unsync(now_ns)
-            self._buffer.extend(diffs)
+            self._buffer.extend(waiting)
             raise
         self.counters["snapshots"] += 1
-        self.snapshot_id, self.partial = snapshot.last, bool(snapshot.flags & EventFlag.PARTIAL)
-        self.first_applied = (diffs[0].first, diffs[0].last)
-        self._diffs_in_sync = 0
+        self.snapshot_id = snapshot.last
+        return waiting
+
+    def _end_sync(self, now_ns: int) -> None:
+        """The book is whole from here on."""
         if self._sync_started_ns is not None:
             self.max_sync_ns = max(self.max_sync_ns, now_ns - self._sync_started_ns)
         if self.state != "synced":
             self.synced_since_ns = now_ns
-        self.state, self.refreshing, self._sync_started_ns = "synced", False, None
+        self.state, self._sync_started_ns = "synced", None
         self._settle_asking()
-        # The first diff may begin before the snapshot (quantities are absolute); from there on the chain decides.
-        self._apply(diffs[0], now_ns)
-        for at, diff in enumerate(diffs[1:], 1):
-            if not self.synced:
+
+    def _go_on(self, diffs: list[Diff], now_ns: int) -> None:
+        """Diffs that waited for the snapshot; behind one that breaks the chain they wait for the next."""
+        for at, diff in enumerate(diffs):
+            if self.state == "unsynced":
                 for later in diffs[at:]:
                     self._keep(later)
                 return

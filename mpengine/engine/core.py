@@ -254,7 +254,7 @@ class SymbolCore:
         self.counters["open_interest"] += 1
         if not self._oi.on_value(Venue(venue), qty, self.now_ns, venue_ns):
             raise Refused("open interest jumped")
-        mark = self._prices.mark(self.now_ns)
+        mark = self._prices.recent_mark(self.now_ns)
         document = self._oi.document(self.symbol, self._one.base_asset, mark.value if mark else None, self.now_ns)
         self._outputs.append(DocumentOut(DocumentId.OI, encode(document), self.now_ns))
 
@@ -288,7 +288,10 @@ class SymbolCore:
         if book is not None:
             if tick > self._one.book_step:
                 raise Refused("tick above the book step")
-            book.set_tick(tick)
+            before = book.state
+            book.set_tick(tick, self.now_ns)
+            if book.state != before:
+                self._book_moved(before)
 
     def _on_touch(self, body: bytes, offset: int) -> None:
         self.counters["touches"] += 1
@@ -310,8 +313,8 @@ class SymbolCore:
     def _check_price(self, price: float) -> None:
         """Finite, above 0 and within `price_reject_pct` of a fresh mark. Raises Refused."""
         self._check_positive(price)
-        mark = self._prices.mark(self.now_ns)
-        if mark is None or self.now_ns - mark.at_ns > MARK_FRESH_NS:
+        mark = self._prices.recent_mark(self.now_ns)
+        if mark is None:
             return
         if abs(price - mark.value) > self._settings.engine.price_reject_pct * mark.value:
             raise Refused("price far from mark")
@@ -425,7 +428,7 @@ class SymbolCore:
 
     def _close_minute(self, minute: int) -> None:
         close_ns = (minute + 1) * MINUTE_NS
-        mark, funding = self._prices.mark(close_ns), self._prices.funding(close_ns)
+        mark, funding = self._prices.recent_mark(close_ns), self._prices.funding(close_ns)
         if self._bar.open is None and mark is not None and close_ns - mark.at_ns < MARK_FRESH_NS:
             self._bar.observe(mark.value, fallback=True)
         if self._bar.open is None:
@@ -436,7 +439,7 @@ class SymbolCore:
         try:
             record = self._bar.close_at(
                 close_ns,
-                mark=mark.value if mark is not None and close_ns - mark.at_ns <= MARK_FRESH_NS else None,
+                mark=mark.value if mark is not None else None,
                 funding=funding.value if funding is not None and close_ns - funding.at_ns <= MARK_FRESH_NS else None,
                 oi=self._oi.on_rollover(close_ns),
                 minutes=minutes,

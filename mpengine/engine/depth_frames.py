@@ -104,7 +104,9 @@ class DepthFrames:
             self.slot = slot
         if slot != self.slot:
             ended += self._close(reference, recovered)
-            self.empty_slots += slot - self.slot - 1  # those that the jump passed whole
+            if slot - self.slot > 1:
+                self.empty_slots += slot - self.slot - 1  # those that the jump passed whole
+                self.venue_samples = {}
             self.slot = slot
         self._sample(at_ns, books)
         if at_ns % SLOT_NS == 0:
@@ -136,7 +138,11 @@ class DepthFrames:
 
     def _close(self, reference: float | None, recovered: Coverage) -> list[Frame]:
         assert self.slot is not None  # `on_second` sets it first
-        frame = self._frame(self.slot, reference, recovered) if self.samples and reference is not None else None
+        inside = {venue: sums for venue, sums in sorted(self._sums.items()) if 2 * sums.samples >= self.samples}
+        if len(inside) < len(self._sums):
+            self.flag(Coverage.STALE_SOURCE)
+        # Venues that took turns may all be left out: then nothing is known, which is no frame and never one of zeros.
+        frame = self._frame(self.slot, inside, reference, recovered) if inside and reference is not None else None
         self.venue_samples = {venue: sums.samples for venue, sums in self._sums.items()}
         self._reset()
         if frame is None:
@@ -144,15 +150,11 @@ class DepthFrames:
             return []
         return [frame]
 
-    def _frame(self, slot: int, reference: float, recovered: Coverage) -> Frame:
+    def _frame(self, slot: int, inside: dict[Venue, _VenueSums], reference: float, recovered: Coverage) -> Frame:
         origin, count, shrunk = frame_grid(reference, self._step, self._range_pct)
         planes = np.zeros((2, count))
         flags, venues = self._flags | recovered, 0
-        for venue in sorted(self._sums):
-            sums = self._sums[venue]
-            if 2 * sums.samples < self.samples:
-                flags |= Coverage.STALE_SOURCE
-                continue
+        for venue, sums in inside.items():
             sums.average_into(planes, origin)
             venues |= venue.bit
         positive = planes[planes > 0.0]

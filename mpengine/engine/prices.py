@@ -78,6 +78,11 @@ class Prices:
         venue = self._mark_venue(now_ns)
         return None if venue is None else self._marks[venue]
 
+    def recent_mark(self, now_ns: int) -> Priced | None:
+        """The mark that counts if it is at most 60 s old: what may be reckoned with. The others are only shown, with their age."""
+        mark = self.mark(now_ns)
+        return mark if mark is not None and now_ns - mark.at_ns <= MARK_FRESH_NS else None
+
     def funding(self, now_ns: int) -> Priced | None:
         """Funding rate of the venue whose mark counts: rates of different venues are for different intervals."""
         venue = self._mark_venue(now_ns)

@@ -1,7 +1,8 @@
 """The book of a venue that sends its own snapshots: Bybit, OKX, Hyperliquid (`spec: engine`, section 16.2). Pure.
 
 A snapshot replaces the whole book at once; a diff applies if its previous id is the last one that was applied; anything else breaks
-the chain, and the stream has to be taken anew. A polled snapshot (flag JOIN) overlaps the diffs around it and is joined by ids.
+the chain, and the stream has to be taken anew. A polled snapshot (flag JOIN) overlaps the diffs around it and is joined by ids,
+also with diffs that came first: they arrive while its reply is on the way.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class WireBook(Book):
     def on_diff(self, diff: Diff, now_ns: int) -> bool:
         """Apply one diff; True if the book changed. Raises BadLevels (the diff is refused, the book resyncs)."""
         if self.state == "unsynced":
-            self.counters["discarded"] += 1  # nothing to apply it to
+            self._keep(diff)
             return False
         if self._joining:
             return self._join(diff, now_ns)
@@ -50,7 +51,6 @@ class WireBook(Book):
         if diff.previous > self.last_u:
             self._break("pu_mismatch", diff, now_ns)
             return False
-        self._joining = False
         self._begin(now_ns)
         return self._take(diff, now_ns)
 
@@ -70,40 +70,37 @@ class WireBook(Book):
         if join and self.state == "synced":
             self.counters["snapshots_unused"] += 1
             return False
-        if self.ladder is not None:
-            self.ladder.clear()
-        try:
-            if not snapshot.bids or not snapshot.asks:
-                raise BadLevels("snapshot with an empty side")
-            self._load(snapshot, now_ns)
-        except BadLevels:
-            self.counters["refused"] += 1
-            self._unsync(now_ns)
-            raise
-        self.counters["snapshots"] += 1
-        self.snapshot_id = self.last_u = snapshot.last
+        waiting = self._take_snapshot(snapshot, now_ns)
+        self.last_u = snapshot.last
         self.last_update_ns = now_ns
         self.last_venue_ns = max(self.last_venue_ns, snapshot.venue_ts_ns)
-        self._crossed_since_ns = self._one_sided_since_ns = None
-        if self.ladder is not None and self.ladder.crossed:
-            self._crossed_since_ns = now_ns
-        self._joining = join
+        self._one_sided_since_ns = None
+        if self.ladder is None or not self.ladder.crossed:
+            self._crossed_since_ns = None
+        elif self._crossed_since_ns is None:
+            self._crossed_since_ns = now_ns  # and while snapshots go on being crossed it runs on: some venues send nothing else
         if join:
-            self.state = "syncing"
+            self._joining, self.state = True, "syncing"
+            self._go_on(waiting, now_ns)
         else:
+            self.counters["discarded"] += len(waiting)
             self._begin(now_ns)
         return True
+
+    def _load(self, snapshot: Diff, now_ns: int) -> None:
+        """The whole book becomes the snapshot's. Raises BadLevels."""
+        if not snapshot.bids or not snapshot.asks:
+            raise BadLevels("snapshot with an empty side")
+        if self.ladder is not None:
+            self.ladder.clear()
+        super()._load(snapshot, now_ns)
 
     def _begin(self, now_ns: int) -> None:
         """The book is whole."""
         if self.state != "synced":
-            self.synced_since_ns = now_ns
             self._diffs_in_sync = 0
-        if self._sync_started_ns is not None:
-            self.max_sync_ns = max(self.max_sync_ns, now_ns - self._sync_started_ns)
-            self._sync_started_ns = None
-        self.state = "synced"
-        self._settle_asking()
+        self._joining = False
+        self._end_sync(now_ns)
         if self._asked_ns is None:
             self._ask_after_ns = max(1, now_ns)  # the first snapshot has come: from here on a break asks at once
 
@@ -118,17 +115,15 @@ class WireBook(Book):
             self._ask_after_ns = now_ns + SNAPSHOT_COMES_NS
         super().on_time(now_ns)
 
-    def set_tick(self, tick: float) -> None:
+    def set_tick(self, tick: float, now_ns: int) -> None:
         """A finer tick means that the ladder may have merged levels: the book begins anew."""
         finer = tick < self.tick
-        super().set_tick(tick)
+        super().set_tick(tick, now_ns)
         if finer and self.ladder is not None:
             self.ladder.clear()
-            self.state, self.synced_since_ns, self._joining = "unsynced", None, False
+            if self.state != "unsynced":
+                self._unsync(now_ns)
 
     def _unsync(self, now_ns: int) -> None:
         self._joining = False
         super()._unsync(now_ns)
-
-    def _keep(self, diff: Diff) -> None:
-        """Nothing is buffered: a snapshot makes every diff before it useless."""

@@ -11,6 +11,7 @@ from shm.records import (
     GapScope,
     Kind,
     PositionSide,
+    RatioKind,
     TakerSide,
     Venue,
     pack_clock,
@@ -64,8 +65,11 @@ def clocks(start: float, stop: float, step: float = 0.25) -> bytes:
     return b"".join(clock(start + i * step) for i in range(count + 1))
 
 
-def trade(at: float, side: TakerSide, price: float, qty: float, seq: int = 1, venue_at: float | None = None) -> bytes:
-    return pack_event(Kind.TRADE, Venue.BINANCE, side, 0, ns(at if venue_at is None else venue_at), ns(at), seq, 0, price, qty)
+def trade(
+    at: float, side: TakerSide, price: float, qty: float, seq: int = 1, venue_at: float | None = None,
+    venue: Venue = Venue.BINANCE,
+) -> bytes:  # fmt: skip
+    return pack_event(Kind.TRADE, venue, side, 0, ns(at if venue_at is None else venue_at), ns(at), seq, 0, price, qty)
 
 
 def mark(at: float, price: float, funding: float | None = None, venue: Venue = Venue.BINANCE) -> bytes:
@@ -73,12 +77,20 @@ def mark(at: float, price: float, funding: float | None = None, venue: Venue = V
     return pack_event(Kind.MARK, venue, 0, flags, ns(at), ns(at), 0, 0, price, 0.0, funding or 0.0)
 
 
-def open_interest(at: float, qty: float, venue: Venue = Venue.BINANCE) -> bytes:
-    return pack_event(Kind.OPEN_INTEREST, venue, 0, 0, ns(at), ns(at), 0, 0, 0.0, qty)
+def open_interest(at: float, qty: float, venue: Venue = Venue.BINANCE, flags: EventFlag = EventFlag.NONE) -> bytes:
+    return pack_event(Kind.OPEN_INTEREST, venue, 0, flags, ns(at), ns(at), 0, 0, 0.0, qty)
 
 
 def liquidation(at: float, side: PositionSide, price: float, qty: float, average: float = 0.0) -> bytes:
     return pack_event(Kind.LIQUIDATION, Venue.BINANCE, side, 0, ns(at), ns(at), 0, 0, price, qty, average)
+
+
+def ratio(at: float, which: RatioKind, value: float) -> bytes:
+    return pack_event(Kind.RATIO, Venue.BINANCE, which, 0, ns(at), ns(at), 0, 0, value, 0.0)
+
+
+def instrument(at: float, venue: Venue, tick: float) -> bytes:
+    return pack_event(Kind.INSTRUMENT, venue, 0, 0, ns(at), ns(at), 0, 0, tick, 1.0)
 
 
 def gap(at: float, scope: GapScope = GapScope.BOOK, venue: Venue = Venue.BINANCE) -> bytes:

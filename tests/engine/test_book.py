@@ -212,7 +212,7 @@ def test_the_ladder_follows_the_mid() -> None:
 
 def test_tick_size_change_keeps_the_book() -> None:
     book = synced()
-    book.set_tick(0.5)
+    book.set_tick(0.5, SECOND)
     assert book.tick == 0.5 and book.ladder is not None
     assert dict(book.ladder.levels()[0]) == {100.0: 1.0, 99.0: 5.0}
 
@@ -372,9 +372,9 @@ def test_a_side_that_stays_empty_for_a_minute_resyncs_and_the_ladder_follows() -
 def test_a_tick_size_that_cannot_be_changes_nothing() -> None:
     book = synced()
     with pytest.raises(ValueError, match="too large"):
-        book.set_tick(1e-7)
+        book.set_tick(1e-7, SECOND)
     assert book.tick == 0.1 and book.mid == 100.0
-    book.set_tick(0.05)
+    book.set_tick(0.05, SECOND)
     assert book.tick == 0.05 and book.mid == 100.0
 
 
@@ -384,7 +384,7 @@ def test_a_tick_size_change_keeps_unverified_levels_unverified() -> None:
     book.on_gap(10 * SECOND)
     book.on_snapshot(diff(0, 110, 0, [(99.9, 1.0)], [(100.1, 1.0)]), 10 * SECOND)
     book.on_diff(diff(110, 111, 109, [], []), 10 * SECOND)
-    book.set_tick(0.5)
+    book.set_tick(0.5, SECOND)
     assert book.stats((0.0, 0.0)).levels_unverified > 0
     book.on_time(3700 * SECOND)
     assert book.ladder is not None and 95.0 not in dict(book.ladder.levels()[0])

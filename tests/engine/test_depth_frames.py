@@ -99,6 +99,24 @@ def test_nobody_there_is_no_frame() -> None:
     assert frames.empty_slots == 1
 
 
+def test_venues_that_take_turns_are_no_frame_of_zeros() -> None:
+    frames, some = DepthFrames(STEP, 0.1), books()
+    venues, made = list(some), []
+    for second in range(1, 31):
+        for at, venue in enumerate(venues):
+            some[venue].there = (second - 1) // 10 == at
+        made += run(frames, some, range(second, second + 1))
+    assert (made, frames.empty_slots) == ([], 1)
+    assert frames.venue_samples == dict.fromkeys(venues, 10)
+
+
+def test_a_jump_over_whole_slots_leaves_nobody_samples_in_the_last() -> None:
+    frames, some = DepthFrames(STEP, 0.1), books()
+    run(frames, some, range(1, 21))
+    (frame,) = run(frames, some, range(95, 96))
+    assert (frame.open_ts_ns, frame.samples, frames.empty_slots, frames.venue_samples) == (0, 20, 2, {})
+
+
 PRESENCE = st.lists(st.tuples(st.booleans(), st.booleans(), st.booleans(), st.floats(1.0, 1e6)), min_size=30, max_size=90)
 
 
@@ -123,7 +141,7 @@ def test_frames_equal_a_naive_model_and_survive_a_restart(steps: list[tuple[bool
     for slot in range(len(steps) // 30):
         counted = sum(any(step[:3]) for step in steps[slot * 30 : slot * 30 + 30])
         inside = {venue: values for venue, values in seen[slot].items() if 2 * len(values) >= counted}
-        if counted:
+        if inside:
             wanted.append((slot, counted, sum(venue.bit for venue in inside), sum(np.mean(values) for values in inside.values())))
     assert [(frame.open_ts_ns // SLOT_NS, frame.samples, frame.venues) for frame in made] == [row[:3] for row in wanted]
     for frame, row in zip(made, wanted, strict=True):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpengine.engine.book import ASK_FIRST_NS, BOOK_STALE_NS, CROSSED_NS, SECOND
+from mpengine.engine.book import ASK_FIRST_NS, BOOK_STALE_NS, BUFFER_DIFFS, CROSSED_NS, SECOND
 from mpengine.engine.ladder import BadLevels
 from mpengine.engine.wire_book import SNAPSHOT_COMES_NS, WireBook
 from shm.records import EventFlag
@@ -53,10 +53,13 @@ def test_any_later_snapshot_replaces_the_whole_book() -> None:
     assert one.on_diff(diff(2, 2, 1, [(90.1, 2.0)], []), 6)
 
 
-def test_a_diff_before_any_snapshot_is_discarded() -> None:
+def test_a_diff_before_the_snapshot_changes_nothing() -> None:
     one = book()
-    assert not one.on_diff(diff(5, 5, 4, BIDS, ASKS), 0)
-    assert (one.state, one.counters["discarded"], one.ladder) == ("unsynced", 1, None)
+    assert not one.on_diff(diff(5, 5, 4, [(99.9, 9.0)], []), 0)
+    assert (one.state, one.ladder, one.stats((0.0, 0.0)).diffs_buffered) == ("unsynced", None, 1)
+    one.on_snapshot(diff(4, 4, 0, BIDS, ASKS), 1)  # on the wire it would have come before: it is another subscription's
+    assert levels(one) == (BIDS, ASKS)
+    assert (one.counters["discarded"], one.stats((0.0, 0.0)).diffs_buffered) == (1, 0)
 
 
 @pytest.mark.parametrize(
@@ -118,6 +121,42 @@ def test_a_polled_snapshot_inside_a_diff_is_joined_and_one_too_old_is_not() -> N
     assert (late.state, late.mid) == ("unsynced", None)
 
 
+def test_a_polled_snapshot_is_joined_with_diffs_that_arrived_before_its_reply() -> None:
+    one = book()
+    for last in range(1, 6):
+        one.on_diff(diff(last, last, last - 1, [(99.9, float(last))], []), last)
+    assert one.on_snapshot(diff(0, 3, 0, [(99.9, 3.0), (99.8, 1.0)], ASKS, EventFlag.JOIN), 6)
+    assert (one.state, one.last_u, one.synced_since_ns, one.counters["applied"]) == ("synced", 5, 6, 2)
+    assert levels(one) == ([(99.9, 5.0), (99.8, 1.0)], ASKS)
+    assert one.on_diff(diff(6, 6, 5, [], [(100.1, 4.0)]), 7)
+
+
+def test_a_hole_among_waiting_diffs_leaves_those_behind_it_for_the_next_snapshot() -> None:
+    one = book()
+    for last, previous in ((4, 3), (5, 4), (8, 7), (9, 8)):
+        one.on_diff(diff(last, last, previous, [(99.9, float(last))], []), 1)
+    one.on_snapshot(diff(0, 4, 0, BIDS, ASKS, EventFlag.JOIN), 2)
+    assert (one.state, one.last_gap, one.stats((0.0, 0.0)).diffs_buffered) == ("unsynced", ("pu_mismatch", 7, 5), 2)
+    one.on_snapshot(diff(0, 7, 0, BIDS, ASKS, EventFlag.JOIN), 3)
+    assert (one.state, one.last_u, levels(one)[0][0]) == ("synced", 9, (99.9, 9.0))
+
+
+def test_waiting_diffs_outlive_a_polled_snapshot_that_cannot_be_read() -> None:
+    one = book()
+    one.on_diff(diff(5, 5, 4, [(99.9, 5.0)], []), 1)
+    with pytest.raises(BadLevels):
+        one.on_snapshot(diff(0, 4, 0, [(float("nan"), 1.0)], ASKS, EventFlag.JOIN), 2)
+    one.on_snapshot(diff(0, 4, 0, BIDS, ASKS, EventFlag.JOIN), 3)
+    assert (one.state, one.last_u) == ("synced", 5)
+
+
+def test_waiting_diffs_are_bounded() -> None:
+    one = book()
+    for last in range(1, BUFFER_DIFFS + 11):
+        one.on_diff(diff(last, last, last - 1, [(99.9, 1.0)], []), last)
+    assert (one.stats((0.0, 0.0)).diffs_buffered, one.counters["overflows"]) == (BUFFER_DIFFS, 10)
+
+
 def test_a_whole_book_has_no_use_for_a_polled_snapshot() -> None:
     one = synced()
     assert not one.on_snapshot(diff(0, 150, 0, [(1.0, 1.0)], [(2.0, 1.0)], EventFlag.JOIN), 1)
@@ -172,21 +211,54 @@ def test_a_crossed_book_resyncs_after_5_s() -> None:
     assert (one.state, one.resync_asked) == ("unsynced", 1)
 
 
+@pytest.mark.parametrize(("ask", "state"), [(100.0, "unsynced"), (99.9, "unsynced"), (100.1, "synced")])
+def test_a_book_that_only_snapshots_make_resyncs_when_they_stay_crossed_or_locked(ask: float, state: str) -> None:
+    one = synced()
+    for second in range(1, 8):
+        one.on_snapshot(diff(100 + second, 100 + second, 0, [(100.0, 1.0)], [(ask, 1.0)]), second * SECOND)
+        one.on_time(second * SECOND)
+    assert (one.state, one.counters["resyncs"]) == (state, int(state == "unsynced"))
+
+
+def test_a_snapshot_that_is_not_crossed_ends_the_wait() -> None:
+    one = synced()
+    for second in range(1, 20):
+        bid = 100.2 if second % 4 else 99.9
+        one.on_snapshot(diff(100 + second, 100 + second, 0, [(bid, 1.0)], [(100.1, 1.0)]), second * SECOND)
+        one.on_time(second * SECOND)
+    assert (one.state, one.counters["resyncs"]) == ("synced", 0)
+
+
 def test_a_finer_tick_begins_the_book_anew_since_levels_may_have_been_merged() -> None:
     one = synced()
-    one.set_tick(0.1)
+    one.set_tick(0.1, 1)
     assert one.state == "synced"
-    one.set_tick(0.05)
-    assert (one.state, one.mid) == ("unsynced", None)
+    one.set_tick(0.05, 1)
+    assert (one.state, one.mid, one.resync_asked, one.counters["resyncs"]) == ("unsynced", None, 1, 1)
     assert one.on_snapshot(diff(300, 300, 0, [(99.95, 1.0)], [(100.0, 1.0)]), 1)
     assert levels(one) == ([(99.95, 1.0)], [(100.0, 1.0)])
 
 
-def test_a_restored_book_goes_on() -> None:
+def test_a_finer_tick_of_a_book_that_waits_costs_it_no_diffs() -> None:
+    one = synced()
+    one.on_gap(SECOND)
+    one.on_diff(diff(105, 105, 104, [(99.95, 2.0)], []), SECOND)
+    one.set_tick(0.05, SECOND)
+    one.on_snapshot(diff(0, 104, 0, BIDS, ASKS, EventFlag.JOIN), 2 * SECOND)
+    assert (one.state, levels(one)[0][0]) == ("synced", (99.95, 2.0))
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_restored_book_goes_on(known: bool) -> None:
     one = book()
-    one.on_snapshot(diff(0, 100, 0, BIDS, ASKS, EventFlag.JOIN), 0)
+    one.on_diff(diff(99, 99, 95, [(99.9, 3.0)], []), 0)
+    if known:
+        one.on_snapshot(diff(0, 100, 0, BIDS, ASKS, EventFlag.JOIN), 0)
     again = WireBook.restored(msgspec.msgpack.decode(msgspec.msgpack.encode(one.state_of())))
     for each in (one, again):
+        if not known:
+            each.on_snapshot(diff(0, 99, 0, BIDS, ASKS, EventFlag.JOIN), 1)
+            each.on_diff(diff(100, 100, 99, [(99.8, 3.0)], []), 1)
         each.on_diff(diff(105, 105, 100, [(99.9, 2.0)], []), 2)
     assert again.state == "synced"
     assert msgspec.msgpack.encode(one.state_of()) == msgspec.msgpack.encode(again.state_of())
