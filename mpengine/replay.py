@@ -19,6 +19,7 @@ import msgspec
 from mpengine import venues
 from mpengine.clock_grid import ClockGrid
 from mpengine.config import Settings
+from mpengine.engine.book import Book
 from mpengine.engine.core import SymbolCore
 from mpengine.engine.storage import Publisher, state_digest
 from mpengine.ingest.capture_file import CaptureLine
@@ -33,7 +34,11 @@ FLUSH_RECORDS: Final = 256
 
 @dataclass(slots=True)
 class Summary:
-    """What a replay did; its last line on stdout. `frames` were made; `published` of them were newer than the ring's newest."""
+    """What a replay did; its last line on stdout. `frames` were made; `published` of them were newer than the ring's newest.
+
+    `gaps`: breaks in the chains of diffs and holes that a venue module or the capture told of. `symbols`: symbol -> `books` (state
+    by venue), `gaps` (breaks in the chain) and `resyncs` by venue, snapshots used, digest of the final state.
+    """
 
     messages: int = 0
     events: int = 0
@@ -143,11 +148,10 @@ class Replay:
         for name, core in self._cores.items():
             counts = self._publishers[name].counts
             books = core.books.values()
+            breaks = {venue.label: _breaks(book) for venue, book in core.books.items()}
             summary.events += core.counters["events"]
             summary.depth_updates += core.counters["depth"]
-            summary.gaps += core.counters["gaps"] + sum(
-                book.counters["pu_gaps"] + book.counters["u_gaps"] + book.counters["gaps_tolerated"] for book in books
-            )
+            summary.gaps += core.counters["gaps"] + sum(breaks.values())
             summary.resyncs += sum(book.counters["resyncs"] for book in books)
             status = core.status("stopped")
             summary.frames += status.depth_frames
@@ -156,6 +160,8 @@ class Replay:
             summary.refused += core.counters["refused"] + counts.refused
             summary.symbols[name] = {
                 "books": {venue.label: book.state for venue, book in core.books.items()},
+                "gaps": breaks,
+                "resyncs": {venue.label: book.counters["resyncs"] for venue, book in core.books.items()},
                 "snapshots": sum(book.counters["snapshots"] for book in books),
                 "state": state_digest(core.state_of()),
             }
@@ -228,6 +234,11 @@ class ProgressBar:
         end = "\n" if done >= total else ""
         sys.stderr.write(f"\r{self._title} [{'#' * round(40 * share):<40}] {share:4.0%}{end}")
         sys.stderr.flush()
+
+
+def _breaks(book: Book) -> int:
+    """Diffs that did not follow the one before, tolerated or not."""
+    return sum(book.counters[name] for name in ("pu_gaps", "u_gaps", "gaps_tolerated"))
 
 
 def _empty_snapshot(diff: bytes) -> bytes:

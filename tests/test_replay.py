@@ -81,6 +81,7 @@ def test_eth_capture_without_a_snapshot_says_partial(captures: Path, tmp_path: P
     file = captures / ETH[0]
     found = summary(run("replay", str(file), "--symbol", "ETH", "--data-dir", str(tmp_path / "a")))
     assert (found["frames"], found["gaps"], found["symbols"]["ETH"]["books"]) == (0, 0, {"binance": "unsynced"})
+    assert found["symbols"]["ETH"]["gaps"] == found["symbols"]["ETH"]["resyncs"] == {"binance": 0}
     done = run("replay", str(file), "--symbol", "ETH", "--data-dir", str(tmp_path / "b"), "--partial-book")
     assert summary(done)["frames"] == 10
     oracle = Oracle(Decimal(1), Decimal("0.01"), partial=True)
