@@ -171,7 +171,7 @@ def test_a_gap_in_the_book_is_a_resync(rig: Rig, venue: str) -> None:
 
 
 @pytest.mark.covers("F9")
-@pytest.mark.parametrize("venue", VENUES)
+@pytest.mark.parametrize("venue", OTHERS)
 def test_garbage_is_counted_and_costs_no_connection(rig: Rig, venue: str) -> None:
     with witnessed(rig, venue):
         errors, reconnects = rises(lambda: rig.feed(venue).parse_errors), rig.feed(venue).reconnects
@@ -182,7 +182,7 @@ def test_garbage_is_counted_and_costs_no_connection(rig: Rig, venue: str) -> Non
 
 
 @pytest.mark.covers("F10")
-@pytest.mark.parametrize("venue", VENUES)
+@pytest.mark.parametrize("venue", OTHERS)
 def test_a_silent_stream_is_named_and_taken_anew(rig: Rig, venue: str) -> None:
     pattern = "*depth*" if venue == "binance" else "*book*BTC*"
 
@@ -198,7 +198,7 @@ def test_a_silent_stream_is_named_and_taken_anew(rig: Rig, venue: str) -> None:
 
 
 @pytest.mark.covers("F10")
-@pytest.mark.parametrize("venue", VENUES)
+@pytest.mark.parametrize("venue", OTHERS)
 def test_half_open_sockets_are_found_out(rig: Rig, venue: str) -> None:
     with witnessed(rig, venue):
         reconnects = rises(lambda: rig.feed(venue).reconnects)
@@ -217,7 +217,7 @@ def test_an_outage_leaves_the_venue_out_and_it_comes_back(rig: Rig, venue: str) 
 
 
 @pytest.mark.covers("F10", "A1-M15", "A1-M16")
-@pytest.mark.parametrize("venue", VENUES)
+@pytest.mark.parametrize("venue", OTHERS)
 def test_too_many_requests_pause_the_venues_rest_only(rig: Rig, venue: str) -> None:
     with witnessed(rig, venue):
         rig.fault(venue, "status", status=429, retry_after=3, seconds=2)
