@@ -1,7 +1,7 @@
 """The aggregate from records to frames against a naive model, whatever the venues' feeds suffer; and restarts that change nothing.
 
 Three venues chain their diffs, one sends whole books only. Their messages are lost, repeated, swapped, cut by gaps, or stay away
-for seconds or for more than a minute. The model knows no book: it only follows which id each venue's book can be whole at, and takes
+for seconds or for more than a minute. The model knows no book: it follows at which id each can be whole, and takes
 the levels from the venue's own history.
 """
 
