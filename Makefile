@@ -1,5 +1,7 @@
 # One word per habit. `make demo` and `make test` work on a fresh machine with Python 3.11+ and make.
 PYTHON ?= python3
+# Two test processes: most of the time goes into waiting for processes to start, die and come back.
+JOBS ?= 2
 BIN := .venv/bin
 READY := .venv/.ready
 
@@ -9,7 +11,7 @@ demo: $(READY)  ## the whole tree on the built-in exchange; Ctrl-C ends it
 	@exec $(BIN)/mpengine demo
 
 test: $(READY)  ## every test; long forms are `make stress`
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
 
 style: $(READY)  ## lint, format, complexity, dead code
 	$(BIN)/ruff check .

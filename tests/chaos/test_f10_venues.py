@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -127,6 +128,9 @@ def rig() -> Iterator[Rig]:
 def witnessed(rig: Rig, venue: str) -> Iterator[None]:
     """The block leaves everything healthy; meanwhile prices and open interest stay what they are, no other venue notices."""
     until("healthy before", rig.healthy, 60)
+    entered = time.time_ns()
+    # What the last fault still had under way is counted in the second document from now.
+    until("counters of now", lambda: rig.document(DocumentId.FEEDS, FeedsDocument).written_ns > entered + 10**9, 10)
     before, seen, stop = rig.trouble(venue), list[str](), threading.Event()
     known = {name: value.base for name, value in rig.oi().venues.items()}
 
