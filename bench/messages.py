@@ -30,7 +30,7 @@ def synthetic(count: int, levels: int = 20) -> tuple[list[bytes], bytes]:
     """Chained diffs of `levels` levels around 100,000 in the wire's exact form, and a snapshot before them."""
     messages = []
     for n in range(count):
-        last = 1000 + n * 3000
+        last = 4000 + n * 3000
         half = levels // 2
         bids = ",".join(f'["{99_999.9 - (n * 7 + i * 13) % 900 / 10:.1f}","{(n + i) % 40 / 8:.3f}"]' for i in range(half))
         asks = ",".join(
@@ -41,5 +41,5 @@ def synthetic(count: int, levels: int = 20) -> tuple[list[bytes], bytes]:
             f'"T":{1_700_000_000_000 + n * 30},"s":"BTCUSDT","U":{last - 2000},"u":{last},"pu":{last - 3000},'
             f'"b":[{bids}],"a":[{asks}]}}}}'.encode()
         )
-    snapshot = b'{"lastUpdateId":500,"bids":[["99999.9","5"]],"asks":[["100000.1","5"]]}'
+    snapshot = b'{"lastUpdateId":3500,"bids":[["99999.9","5"]],"asks":[["100000.1","5"]]}'
     return messages, snapshot
