@@ -19,6 +19,8 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta, Struct, field
 
+from mpengine.brackets import Bracket, faults_of, shipped
+from mpengine.engine.leverage import MAX_TIER_WEIGHT, allowed, entropy_bits, lowest_entropy_bits, make_ladder
 from shm.paths import Paths, check_symbol
 
 SCHEMA_VERSION: Final = 1
@@ -101,6 +103,13 @@ class EngineSettings(Struct, frozen=True, kw_only=True):
     price_reject_pct: Fraction = 0.5
     book_prune_pct: Fraction = 0.12
     primary_venue: Literal["binance", "bybit", "okx"] = "binance"
+    tape_weight: Annotated[float, Meta(ge=0, le=1)] = 0.35
+    projection_weight: Annotated[float, Meta(ge=0, le=1)] = 0.65
+    disabled_tiers: list[Annotated[int, Meta(ge=1, le=1000)]] = field(default_factory=lambda: [10])
+    attribution: Literal["window", "event"] = "window"
+    mmr_estimation: bool = True
+    bias_correction: bool = False
+    safety_entropy_min_bits: Annotated[float, Meta(gt=0, le=10)] = 1.6
 
 
 class VenueSettings(Struct, frozen=True, kw_only=True):
@@ -161,8 +170,21 @@ class HyperliquidSettings(VenueSettings, frozen=True, kw_only=True):
     contexts: bool = True
 
 
+Tier = Annotated[str, Meta(pattern=r"^(5|10|20|25|50|75|100|125|150|200|250)$")]
+GENERAL_LADDER: Final[dict[str, float]] = {"5": 1.0, "10": 1.0, "20": 0.9, "50": 0.5, "75": 0.25, "100": 0.10}
+_FIRST_TIERS: Final = {"5": 1.0, "10": 1.0, "20": 0.9, "25": 0.7, "50": 0.35}
+BTC_LADDER: Final = {**_FIRST_TIERS, "75": 0.14, "100": 0.08, "125": 0.05, "150": 0.03, "200": 0.015, "250": 0.008}
+ETH_LADDER: Final = {**_FIRST_TIERS, "75": 0.18, "100": 0.10, "125": 0.07}
+SOL_LADDER: Final = {**_FIRST_TIERS, "75": 0.18}
+"""Raw weights of the leverage tiers (`spec: engine`, section 6.1)."""
+
+
 class SymbolSettings(Struct, frozen=True, kw_only=True):
-    """One symbol. Everything else in the system knows symbols only from here."""
+    """One symbol. Everything else in the system knows symbols only from here.
+
+    `leverage_ladder`: tier -> raw weight. `brackets`: venue -> maintenance brackets, rows of [notional cap USD, rate, max
+    leverage, amount USD]; those of the program's data file where the settings give none.
+    """
 
     step: Annotated[float, Meta(gt=0, le=1e6)]
     book_step: Annotated[float, Meta(gt=0, le=1e6)]
@@ -179,6 +201,8 @@ class SymbolSettings(Struct, frozen=True, kw_only=True):
     okx: VenueSymbol | None = None
     okx_contract_value: Annotated[float, Meta(gt=0, le=1e9)] | None = None
     hyperliquid: VenueSymbol | None = None
+    leverage_ladder: dict[Tier, Annotated[float, Meta(ge=0, le=1e6)]] = field(default_factory=lambda: dict(GENERAL_LADDER))
+    brackets: dict[Literal["binance", "bybit", "okx"], list[Bracket]] = field(default_factory=dict)
 
 
 class SupervisorSettings(Struct, frozen=True, kw_only=True):
@@ -240,11 +264,11 @@ def _shipped(base: str, **values: Any) -> dict[str, Any]:
 
 SHIPPED_SYMBOLS: Final[dict[str, dict[str, Any]]] = {
     "BTC": _shipped("BTC", step=20.0, book_step=20.0, gap_tolerance_ids=1000, default_mmr=0.004, tick=0.1,
-                    okx_contract_value=0.01, axis_low=85_000.0, axis_high=115_000.0),
+                    okx_contract_value=0.01, axis_low=85_000.0, axis_high=115_000.0, leverage_ladder=BTC_LADDER),
     "ETH": _shipped("ETH", step=1.0, book_step=1.0, gap_tolerance_ids=50, default_mmr=0.004, tick=0.01,
-                    okx_contract_value=0.1, axis_low=1500.0, axis_high=5000.0),
+                    okx_contract_value=0.1, axis_low=1500.0, axis_high=5000.0, leverage_ladder=ETH_LADDER),
     "SOL": _shipped("SOL", step=0.1, book_step=0.1, gap_tolerance_ids=5, default_mmr=0.005, tick=0.01,
-                    okx_contract_value=1.0, axis_low=50.0, axis_high=400.0),
+                    okx_contract_value=1.0, axis_low=50.0, axis_high=400.0, leverage_ladder=SOL_LADDER),
 }  # fmt: skip
 """Values of the specified symbols (`spec: engine`, section 2); `tick` is the book ladder's until the venue says otherwise,
 `okx_contract_value` what OKX is expected to say (another value is used, and an alarm)."""
@@ -390,9 +414,16 @@ def _fill_symbols(raw: dict[str, Any], errors: list[str]) -> None:
             merged = {**(SHIPPED_SYMBOLS.get(name) or _shipped(name)), **table}
             if "step" in merged:
                 merged.setdefault("book_step", merged["step"])
+            merged.setdefault("brackets", _shipped_brackets(merged))
             tables[name] = merged
     if not tables:
         errors.append("symbols: at least one symbol is needed")
+
+
+def _shipped_brackets(table: dict[str, Any]) -> dict[str, list[Bracket]]:
+    """Rows of the program's data file for the instruments of a symbol table."""
+    names = {venue: table[venue] for venue in ("binance", "bybit", "okx") if isinstance(table.get(venue), str)}
+    return {venue: rows for venue, name in names.items() if (rows := shipped().of(venue, name))}
 
 
 def _point_at_simulator(raw: dict[str, Any]) -> None:
@@ -478,6 +509,10 @@ def _cross_checks(settings: Settings) -> list[str]:
         (settings.api.cache_body_bytes <= settings.api.cache_bytes, "api.cache_body_bytes: must not be above cache_bytes"),
         (not simulated or settings.simulator.port != settings.api.port or settings.api.port == 0,
          "simulator.port: must differ from api.port"),
+        (abs(settings.engine.tape_weight + settings.engine.projection_weight - 1.0) <= 1e-9,
+         "engine.tape_weight, engine.projection_weight: must add up to 1"),
+        (lowest_entropy_bits(MAX_TIER_WEIGHT) < settings.engine.safety_entropy_min_bits,
+         f"engine.safety_entropy_min_bits: must be above {lowest_entropy_bits(MAX_TIER_WEIGHT):.4f}, or it could never act"),
     )  # fmt: skip
     return found + [text for holds, text in rules if not holds]
 
@@ -490,4 +525,19 @@ def _symbol_checks(where: str, symbol: SymbolSettings, engine: EngineSettings) -
         ((low is None) == (high is None), "axis_low, axis_high: give both or none"),
         (low is None or high is None or low < high, "axis_low: must be below axis_high"),
     )
-    return [f"{where}.{text}" for holds, text in rules if not holds]
+    return [f"{where}.{text}" for holds, text in rules if not holds] + _leverage_checks(where, symbol, engine)
+
+
+def _leverage_checks(where: str, symbol: SymbolSettings, engine: EngineSettings) -> list[str]:
+    found = [f"{where}.brackets.{venue}: {fault}" for venue, rows in symbol.brackets.items() for fault in faults_of(rows)]
+    enabled = [tier for tier in symbol.leverage_ladder if int(tier) not in engine.disabled_tiers]
+    if len(enabled) * MAX_TIER_WEIGHT < 1.0:
+        return [*found, f"{where}.leverage_ladder: at least 3 tiers must be enabled (engine.disabled_tiers), was {len(enabled)}"]
+    if not any(symbol.leverage_ladder[tier] > 0.0 for tier in enabled):
+        return [*found, f"{where}.leverage_ladder: an enabled tier must have weight"]
+    ladder = make_ladder(symbol.leverage_ladder, engine.disabled_tiers)
+    entropy = entropy_bits(allowed(ladder, ladder.defaults))
+    if entropy <= engine.safety_entropy_min_bits:
+        found.append(f"{where}.leverage_ladder: the entropy of its weights, {entropy:.4f} bits, must be above "
+                     f"engine.safety_entropy_min_bits, or the guard acts at once")  # fmt: skip
+    return found

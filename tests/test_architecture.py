@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ALLOWED = {
     "shm": (),
     "mpengine": ("shm",),
-    "api": ("shm", "mpengine.schemas", "mpengine.config"),
+    "api": ("shm", "mpengine.schemas", "mpengine.config", "mpengine.heatmap", "mpengine.pictures"),
     "supervisor": ("shm", "mpengine.config"),
 }
 OURS = (*ALLOWED, "bench", "tests")
@@ -24,6 +24,7 @@ IMPURE = {
 }  # fmt: skip
 PURE = (
     "mpengine/venues/*.py", "mpengine/engine/*.py", "mpengine/config.py", "mpengine/schemas.py", "mpengine/clock_grid.py",
+    "mpengine/heatmap.py", "mpengine/pictures.py", "mpengine/brackets.py",
     "mpengine/ingest/backoff.py", "mpengine/ingest/routing.py", "mpengine/ingest/watchdog.py", "mpengine/ingest/merge.py",
     "mpengine/simulator/market.py", "shm/layout.py", "shm/records.py", "shm/frames.py", "shm/grid.py", "shm/paths.py",
     "shm/board_words.py", "supervisor/plan.py", "supervisor/policy.py",
