@@ -7,6 +7,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from shm.grid import ndigits
+
 MAX_MAP_BUCKETS: Final = 20_000
 
 Keys = npt.NDArray[np.int64]
@@ -21,6 +23,13 @@ def ordered_sum(values: Floats) -> float:
 def column_sums(rows: Floats) -> Floats:
     """Sum of each column of float64[n, columns], in index order."""
     return rows.cumsum(axis=0)[-1] if len(rows) else np.zeros(rows.shape[1])
+
+
+def bucket_prices(keys: Keys, step: float) -> Floats:
+    """`shm.grid.price_of` for int64[n] of bucket indices: whole numbers of the last decimal, divided once."""
+    scale = 10 ** ndigits(step)
+    prices: Floats = (keys * round(step * scale)) / float(scale)
+    return prices
 
 
 class BucketMap:

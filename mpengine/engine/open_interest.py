@@ -18,11 +18,15 @@ AGREE_READINGS: Final = 3
 
 
 class OiMinute(NamedTuple):
-    """Open interest at a rollover. `total`, `delta` are None where nothing fresh (nothing comparable) is known."""
+    """Open interest at a rollover. `total`, `delta` are None where nothing fresh (nothing comparable) is known.
+
+    `previous`: sum of what the compared venues had at the last rollover, None with `delta`.
+    """
 
     total: float | None
     delta: float | None
     by_venue: dict[Venue, float]
+    previous: float | None = None
 
 
 class OpenInterest:
@@ -73,8 +77,9 @@ class OpenInterest:
         fresh = self.fresh(now_ns)
         both = [v for v in fresh if v in self._baseline] if now_ns - self._baseline_ns <= BASELINE_AGE_NS else []
         delta = sum(fresh[v] - self._baseline[v] for v in both) if both else None
+        previous = sum(self._baseline[v] for v in both) if both else None
         self._baseline, self._baseline_ns = dict(fresh), now_ns
-        return OiMinute(sum(fresh.values()) if fresh else None, delta, fresh)
+        return OiMinute(sum(fresh.values()) if fresh else None, delta, fresh, previous)
 
     def document(self, symbol: str, unit: str, mark: float | None, now_ns: int) -> OiDocument:
         """The OI document of this moment."""

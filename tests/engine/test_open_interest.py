@@ -38,6 +38,6 @@ def test_no_value_no_change_and_an_old_baseline_is_none() -> None:
     one.on_value(BINANCE, 900.0, 121 * SECOND)
     assert one.on_rollover(180 * SECOND).delta == -100.0
     one.on_value(BINANCE, 950.0, 290 * SECOND)
-    assert one.on_rollover(300 * SECOND) == OiMinute(950.0, 50.0, {BINANCE: 950.0})
+    assert one.on_rollover(300 * SECOND) == OiMinute(950.0, 50.0, {BINANCE: 950.0}, 900.0)
     one.on_value(BINANCE, 960.0, 480 * SECOND)
     assert one.on_rollover(480 * SECOND).delta is None  # the last rollover was 180 s ago
