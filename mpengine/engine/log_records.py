@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple
 
-LogKind = Literal["tape", "sweeps", "inference", "debug", "cycles", "zones", "calibrator"]
+LogKind = Literal["tape", "sweeps", "inference", "debug", "cycles", "zones", "calibrator", "plot_feed"]
 
 
 class LogOut(NamedTuple):
-    """One line of the log `liq_{kind}_{SYM}`: plain values; `record["event"]` names what happened."""
+    """One line of the log `liq_{kind}_{SYM}` (`plot_feed_{SYM}` for that one): plain values; `record["event"]` names what happened."""
 
     kind: LogKind
     record: dict[str, Any]
