@@ -26,7 +26,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Picture:
-    """Intensities 0..1 of a part of a frame, float64[2, buckets] with 4 decimals. `p50`, `p95`: what they were stretched between."""
+    """Intensities 0..1 of a part of a frame, float64[2, buckets], 4 decimals. `p50`, `p95`: what they were stretched between."""
 
     grid: Grid
     values: Floats
