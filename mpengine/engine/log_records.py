@@ -8,7 +8,10 @@ LogKind = Literal["tape", "sweeps", "inference", "debug", "cycles", "zones", "ca
 
 
 class LogOut(NamedTuple):
-    """One line of the log `liq_{kind}_{SYM}` (`plot_feed_{SYM}` for that one): plain values; `record["event"]` names what happened."""
+    """One line of the log `liq_{kind}_{SYM}` (that of the plot feed has no prefix).
+
+    Plain values; `record["event"]` names what happened.
+    """
 
     kind: LogKind
     record: dict[str, Any]

@@ -51,7 +51,7 @@ def test_the_vector_of_pools() -> None:
 def test_a_strong_tape_pool_is_among_twenty_five_of_inference() -> None:
     """Regression story 11 for pools: with its real USD."""
     grid, src = Grid(0, 2000, 1.0), 1990.0
-    projected = plane(0, {100.0 + 60 * index: 1e6 + index for index in range(25)}, grid)
+    projected = plane(0, {100.0 + 60 * index: 1e6 * 0.9**index for index in range(25)}, grid)
     long, _ = pools(plane(0, {1900.0: 50_000.0}, grid), projected, grid, src)
     assert len(long) == 20
     (found,) = [pool for pool in long if pool.source == "tape"]
