@@ -365,11 +365,6 @@ class Waiting:
         self._waiting = self.pending = 0
         self.records: deque[Kept] = deque(maxlen=MINUTE_CACHE_SIZE)
 
-    @property
-    def last_minute(self) -> int | None:
-        """Minute of the newest record."""
-        return self.records[-1].minute if self.records else None
-
     def __len__(self) -> int:
         return self._waiting + self.pending
 
