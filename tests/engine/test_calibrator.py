@@ -524,6 +524,13 @@ def test_a_weights_file_holds_what_section_19_names_and_is_read_again() -> None:
     assert (again.bias, again.updates) == (one.bias, 2) and one.bias[0] < 0.0
 
 
+def test_measured_rates_of_a_file_count_only_with_their_switch() -> None:
+    one = make(symbol="BTC", mmr_estimation=False)
+    one.load_weights(learnt().weights_file(0))
+    assert one.mmr_of(Venue.BINANCE) == 0.004
+    assert one.weights_file(0)["mmr_estimated"] == []
+
+
 def test_weights_of_another_ladder_are_matched_by_tier() -> None:
     """Regression story 14."""
     one = make()
@@ -614,6 +621,14 @@ def test_a_restored_calibrator_goes_on_bit_by_bit_from_any_point(attribution: st
             assert other.document() == one.document() and other.weights_file(1) == one.weights_file(1)
             one = other
     assert one.document().updates >= 6 and one.document().moves >= 1
+
+
+def test_the_state_of_another_ladder_is_refused() -> None:
+    one = make()
+    before = one.state_of()
+    with pytest.raises(ValueError, match="another ladder"):
+        one.restore(make(SEVEN).state_of())
+    assert one.state_of() == before
 
 
 def test_a_state_is_a_copy() -> None:
