@@ -147,6 +147,7 @@ def test_window_fades_with_a_day_and_adds_both_sides_without_events() -> None:
     sums = later.sums(np.full(3, 1 / 3))
     assert sums.crossed_usd == pytest.approx(np.array([4e6, 2e6, 0.0]) * np.exp(-1.0))
     assert sums.attributed_usd.sum() == pytest.approx(1000.0 * np.exp(-1.0))
+    assert later.scores(np.full(3, 1 / 3)).evidence.sum() == pytest.approx(np.exp(-1.0))
     at_once = window_with([1000.0, 0.0, 0.0], [4e6, 2e6, 0.0], 1.0)
     at_once.on_minute(record(1440, nothing), 1440)  # after a downtime
     assert at_once.sums(np.full(3, 1 / 3)).crossed_usd == pytest.approx(sums.crossed_usd)
@@ -176,7 +177,10 @@ def test_event_shares_of_the_specification() -> None:
     for tier, expected in (("75", 0.0435), ("100", 0.7077), ("125", 0.1382), ("150", 0.0453), ("200", 0.0393), ("250", 0.0258)):
         assert r[tier] == pytest.approx(expected, abs=6e-5)
     assert (h["100"], h["125"]) == (pytest.approx(0.6867, abs=6e-5), pytest.approx(0.0116, abs=6e-5))
-    assert shares(by_event(), 0.7, event())[0]["100"] == pytest.approx(0.8619, abs=6e-5)
+    r, h = shares(by_event(), 0.7, event())
+    assert r["100"] == pytest.approx(0.8619, abs=6e-5)
+    # The reach of a hit scales as well: 2.4 USD from its level, in units of 0.7 x 80.
+    assert h["100"] / r["100"] == pytest.approx(np.exp(-2.40964 / 56.0), rel=1e-5)
     assert shares(by_event(), 1.6, event())[0]["100"] == pytest.approx(0.4974, abs=6e-5)
 
 

@@ -113,6 +113,16 @@ def test_a_late_event_is_judged_by_the_record_of_its_minute() -> None:
     line = named(one.on_minute(record(12, 0.0)), "attributed")[0]
     assert (line["minute"], line["r"]["20"], line["r"]["100"]) == (10, 1.0, 0.0)
     assert (one.document().late, one.document().explained) == (1, 1)
+    one.on_liquidation(event(12))  # the minute that was rolled last
+    one.on_liquidation(event(13))
+    assert one.document().late == 2
+
+
+def test_evidence_fades_by_the_minutes_that_passed() -> None:
+    one = make()
+    one.on_minute(record(10, 1e6))
+    one.on_minute(record(10 + 1440, 0.0))
+    assert one.document().tiers["20"].crossed_usd == pytest.approx(2e6 * np.exp(-1.0))
 
 
 def test_events_of_a_skipped_minute_use_the_next_record() -> None:
@@ -329,6 +339,16 @@ def test_weights_that_are_none_are_refused(bad: list[float]) -> None:
     assert one.weights.tolist() == before
 
 
+def test_sums_of_single_events_begin_anew_once_they_moved_the_weights() -> None:
+    one = make(attribution="event")
+    run(one, range(15), lambda minute: [event(minute)] if minute == 3 else [])
+    assert one.document().moves == 0
+    assert sum(tier.evidence for tier in one.document().tiers.values()) == pytest.approx(1.0)  # too little: kept for the next
+    run(one, range(15, 30), lambda minute: [event(minute)])
+    assert one.document().moves == 1
+    assert sum(tier.evidence for tier in one.document().tiers.values()) == 0.0
+
+
 # entropy guard ---------------------------------------------------------------------------------------------------------
 
 
@@ -493,6 +513,18 @@ def test_monitors_see_the_minutes() -> None:
     one.on_minute(record(1, 1e6, low=99_890.0))
     document = one.document()
     assert (document.near_events, document.near_share, document.pools_approached, document.pools_crossed) == (2, 0.5, 1, 1)
+
+
+def test_an_event_of_a_skipped_minute_is_judged_by_the_map_before_it() -> None:
+    one, raw = make(), np.zeros((2, GRID.count))
+    raw[0, 5] = 1.0
+    one.on_minute(record(6, 1e6, raw=RawMap(raw)))
+    one.on_minute(record(9, 1e6))
+    one.on_liquidation(event(7, trigger=99_900.0))
+    one.on_liquidation(event(9, trigger=99_900.0))
+    one.on_liquidation(event(10, trigger=99_900.0))
+    one.on_minute(record(10, 1e6))
+    assert (one.document().near_events, one.document().near_share) == (3, 2 / 3)
 
 
 # weights file ----------------------------------------------------------------------------------------------------------
