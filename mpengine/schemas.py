@@ -193,10 +193,190 @@ class FeedsDocument(Struct, frozen=True, kw_only=True):
     venues: dict[str, VenueFeed]
 
 
-_Document = TypeVar("_Document", BookDocument, StatusDocument, FeedsDocument, OiDocument)
+class PoolRow(Struct, frozen=True, kw_only=True):
+    """A pool of one side. Prices USD; `notional_usd` = tape + projected, modelled exposure; `tier_usd`: projected USD by tier."""
+
+    price: float
+    price_low: float
+    price_high: float
+    notional_usd: float
+    intensity: float
+    strength: float
+    bucket_count: int
+    tape_usd: float
+    projected_usd: float
+    source: Literal["tape", "inference", "combined"]
+    size_base: float
+    tier_usd: dict[str, float]
 
 
-def encode(document: BookDocument | StatusDocument | FeedsDocument | OiDocument) -> bytes:
+class ShownZone(Struct, frozen=True, kw_only=True):
+    """A zone that is shown because it has been among the strongest pools for a while."""
+
+    price: float
+    strength: float
+    age_min: int
+
+
+class SideLevels(Struct, frozen=True, kw_only=True):
+    """What one side's map holds. `*_buckets`: with USD, inside the frame grid or not; `raw`, `boosted`: positive on the grid.
+
+    `tape_events_usd`, `opened_usd`: all of this state's life; `tape_usd`, `projected_usd`: standing.
+    """
+
+    pools: list[PoolRow]
+    shown: list[ShownZone]
+    raw_buckets: int
+    boosted_buckets: int
+    tape_buckets: int
+    tape_usd: float
+    tape_events_usd: float
+    projected_buckets: int
+    projected_usd: float
+    opened_usd: float
+
+
+class ZoneCounts(Struct, frozen=True, kw_only=True):
+    """Zones that stand, their weight, and what happened to zones so far."""
+
+    active_long: int
+    active_short: int
+    weight_long: float
+    weight_short: float
+    created: int
+    reinforced: int
+    swept: int
+    expired: int
+    merged: int
+    evicted: int
+
+
+class CalibratorTier(Struct, frozen=True, kw_only=True):
+    """One leverage tier. `crossed_usd`, `attributed_usd`: decaying sums of crossed mass and of what was liquidated meanwhile.
+
+    `rate`: liquidated per crossed USD, `evidence`: expected events, `score`: 1 where the weight is right.
+    """
+
+    weight: float
+    crossed_usd: float
+    attributed_usd: float
+    rate: float | None
+    evidence: float
+    score: float
+
+
+class CalibratorDocument(Struct, frozen=True, kw_only=True):
+    """What the calibrator knows (`spec: engine`, 13.9). `entropy_bits` is the number that the guard compares.
+
+    `conversion`: liquidated per projected USD that was crossed. `near_share`: part of the events within 4 buckets of a positive
+    bucket of the raw map. Counts are of this state's life; None: not known yet.
+    """
+
+    enabled: bool
+    attribution: Literal["window", "event"]
+    updates: int
+    minutes_since_calibration: int | None
+    total_events: int
+    explained: int
+    unexplained: int
+    unexplained_usd: float
+    far: int
+    late: int
+    rejected: int
+    pending: int
+    dropped: int
+    refused_minutes: int
+    records_held: int
+    entropy_bits: float
+    conversion: float | None
+    volatility: float
+    mmr: dict[str, float]
+    bias_long: float
+    bias_short: float
+    near_share: float | None
+    pools_approached: int
+    pools_crossed: int
+    tiers: dict[str, CalibratorTier]
+
+
+class MapConfig(Struct, frozen=True, kw_only=True):
+    """With what a map was made. `mmr`: maintenance margin rate in force by venue."""
+
+    step: float
+    tape_weight: float
+    projection_weight: float
+    decay_per_min: float
+    sweep_reduction: float
+    cluster_radius_pct: float
+    min_pool_usd: float
+    disabled_tiers: list[int]
+    mmr: dict[str, float]
+    attribution: Literal["window", "event"]
+    weights_valid_from_ns: int | None
+
+
+class LevelsDocument(Struct, frozen=True, kw_only=True):
+    """Document LEVELS: with each liquidation frame, linked to its number and made of the same state.
+
+    `minute`: number of the minute (epoch minutes of its open). `src`: (O + H + L + C)/4, `close`: closing price. `events`,
+    `inferences`: accepted liquidations and openings so far; `..._in_minute`: of this minute. `tiers`: the ladder's, ascending.
+    """
+
+    schema_version: int = DOCUMENT_SCHEMA
+    symbol: str
+    written_ns: int
+    minute: int
+    src: float
+    close: float
+    coverage: int
+    long: SideLevels
+    short: SideLevels
+    events: int
+    events_in_minute: int
+    inferences: int
+    inferences_in_minute: int
+    weights: dict[str, float]
+    zones: ZoneCounts
+    calibrator: CalibratorDocument
+    config: MapConfig
+
+
+class ZoneRow(Struct, frozen=True, kw_only=True):
+    """A zone. USD decays with the weight; `tier_contributions`, `tape_contribution` are in weight units and add up to it."""
+
+    id: str
+    side: Literal["long", "short"]
+    price: float
+    weight: float
+    projected_usd: float
+    tape_usd: float
+    source: Literal["tape", "inference", "combined"]
+    tier_contributions: dict[str, float]
+    tape_contribution: float
+    created_ns: int
+    last_reinforced_ns: int
+    reinforcement_count: int
+    armed: bool
+
+
+class ZonesDocument(Struct, frozen=True, kw_only=True):
+    """Document ZONES: every rolled minute, linked to its frame. `sums`: side -> weight and USD by tier."""
+
+    schema_version: int = DOCUMENT_SCHEMA
+    symbol: str
+    written_ns: int
+    minute: int
+    zones: list[ZoneRow]
+    counts: ZoneCounts
+    sums: dict[str, dict[str, float]]
+
+
+_Document = TypeVar("_Document", BookDocument, StatusDocument, FeedsDocument, OiDocument, LevelsDocument, ZonesDocument)
+
+
+def encode(
+    document: BookDocument | StatusDocument | FeedsDocument | OiDocument | LevelsDocument | ZonesDocument,
+) -> bytes:
     """JSON bytes of a document."""
     return msgspec.json.encode(document)
 

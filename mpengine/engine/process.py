@@ -233,6 +233,7 @@ class EngineProcess:
             row.set(Word.DEPTH_WRITE_NS, self._publisher.counts.depth_write_ns)
             row.set(Word.DEPTH_WRITE_NS_SUM, self._publisher.counts.depth_write_ns_sum)
             row.set(Word.HEAD_DEPTH, self._publisher.depth.next_no)
+            row.set(Word.HEAD_LIQUIDATION, self._publisher.maps.next_no)
             row.set(Word.HEAD_CANDLES, self._publisher.candles.next_no)
             row.set(Word.HEAD_LIQUIDATIONS, self._publisher.liquidations.next_no)
             row.set(Word.HEAD_DOCUMENTS, self._publisher.newest_document)
