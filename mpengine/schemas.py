@@ -251,30 +251,32 @@ class ZoneCounts(Struct, frozen=True, kw_only=True):
     evicted: int
 
 
-class CalibratorTier(Struct, frozen=True, kw_only=True):
-    """One leverage tier. `crossed_usd`, `attributed_usd`: decaying sums of crossed mass and of what was liquidated meanwhile.
+class TierDocument(Struct, frozen=True, kw_only=True):
+    """One tier. `rate`: liquidated per crossed USD (strategy `event`: share of what lies at the level); None where unknown.
 
-    `rate`: liquidated per crossed USD, `evidence`: expected events, `score`: 1 where the weight is right.
+    `crossed_usd`: None in strategy `event`. `score`: what the weights of now would be judged by; None where nothing would be.
     """
 
     weight: float
-    crossed_usd: float
+    crossed_usd: float | None
     attributed_usd: float
     rate: float | None
     evidence: float
-    score: float
+    score: float | None
 
 
 class CalibratorDocument(Struct, frozen=True, kw_only=True):
-    """What the calibrator knows (`spec: engine`, 13.9). `entropy_bits` is the number that the guard compares.
+    """What a calibrator publishes (section 13.9). Counters since the engine's state began, USD as numbers, missing as None.
 
-    `conversion`: liquidated per projected USD that was crossed. `near_share`: part of the events within 4 buckets of a positive
-    bucket of the raw map. Counts are of this state's life; None: not known yet.
+    `total_events` = `explained` + `unexplained` + `dropped` + `waiting`; `pending`: those of `waiting` whose own record will not
+    come. `late`: events that came after their minute was rolled. `updates`: 15-minute updates, of which `moves` changed weights.
+    `near_share`: events within 4 buckets of a positive bucket of the map before their minute.
     """
 
     enabled: bool
     attribution: Literal["window", "event"]
     updates: int
+    moves: int
     minutes_since_calibration: int | None
     total_events: int
     explained: int
@@ -283,20 +285,26 @@ class CalibratorDocument(Struct, frozen=True, kw_only=True):
     far: int
     late: int
     rejected: int
+    waiting: int
     pending: int
     dropped: int
-    refused_minutes: int
-    records_held: int
+    records: int
+    records_refused: int
+    tiers: dict[str, TierDocument]
     entropy_bits: float
     conversion: float | None
-    volatility: float
+    vol: float
     mmr: dict[str, float]
+    mmr_samples: dict[str, int]
+    mmr_dropped: int
     bias_long: float
     bias_short: float
+    near_events: int
     near_share: float | None
     pools_approached: int
     pools_crossed: int
-    tiers: dict[str, CalibratorTier]
+    hit_share: float | None
+    mean_miss: float | None
 
 
 class MapConfig(Struct, frozen=True, kw_only=True):

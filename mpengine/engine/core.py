@@ -13,7 +13,7 @@ of less than that only holds time still.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -399,10 +399,9 @@ class SymbolCore:
         self._behind_since_ns = None
         self._prices.clear()
         self._liquidations.on_clock_set_back()
-        weights = self._maps.weights_file(now_ns)
+        weights = self._maps.calibrator.weights_file(now_ns)
         self._maps = LiquidationMaps(self.symbol, self._settings)
-        self._maps.load_files(weights, None, now_ns // MINUTE_NS)
-        self._liquidations.rates = self._maps.mmr
+        self.load_files(weights, None, now_ns)
         self._ratios.clear()
         self._last_minute = None
         self._oi = OpenInterest()
@@ -594,6 +593,18 @@ class SymbolCore:
     def number_liquidations(self, number: int, after_ns: int, published_then: int) -> None:
         """See `Liquidations.number_from`."""
         self._liquidations.number_from(number, after_ns, published_then)
+
+    # files -------------------------------------------------------------------------------------------------------------
+
+    def files(self) -> list[SaveOut]:
+        """The files of this moment: what a stop leaves beside the checkpoint."""
+        return self._maps.files(self.now_ns)
+
+    def load_files(self, weights: Mapping[str, Any] | None, zones: Mapping[str, Any] | None, now_ns: int) -> list[str]:
+        """Go on from the files of an earlier run where there is no checkpoint of this version. What was wrong with them, as text."""
+        told = self._maps.load_files(weights, zones, now_ns // MINUTE_NS)
+        self._liquidations.rates = self._maps.mmr
+        return told
 
     # checkpoint --------------------------------------------------------------------------------------------------------
 

@@ -141,6 +141,7 @@ class LiquidationMaps:
             mmr_estimation=engine.mmr_estimation,
             bias_correction=engine.bias_correction,
             entropy_min_bits=engine.safety_entropy_min_bits,
+            symbol=symbol,
         )
         self._outputs: list[MapOut | SaveOut | LogOut] = []
         self._weights_since_ns: int | None = None
@@ -371,25 +372,25 @@ class LiquidationMaps:
 
     def _save(self, work: _Work) -> None:
         at_ns, updates = work.minute.close_ns, self.calibrator.updates
-        if updates != self._saved_updates:
+        changed = updates != self._saved_updates
+        if changed:
             self._saved_updates, self._weights_since_ns = updates, at_ns
-            if self.calibrator.calibration_enabled:
-                self._outputs.append(SaveOut(f"liq_calibrator_weights_{self._symbol}.json", self.weights_file(at_ns)))
-        self._outputs.append(SaveOut(f"liq_active_zones_{self._symbol}.json", self.zones.to_file(self._symbol, at_ns)))
+        self._outputs += [one for one in self.files(at_ns) if changed or one.file != weights_name(self._symbol)]
 
     # files and checkpoint ----------------------------------------------------------------------------------------------
 
-    def weights_file(self, at_ns: int) -> dict[str, Any]:
-        """Content of the weights file."""
-        return {**self.calibrator.weights_file(at_ns), "symbol": self._symbol}
+    def files(self, at_ns: int) -> list[SaveOut]:
+        """The files of this moment. Frozen weights are not among them: they must not outlive a restart."""
+        found = [SaveOut(zones_name(self._symbol), self.zones.to_file(self._symbol, at_ns))]
+        if self.calibrator.calibration_enabled:
+            found.append(SaveOut(weights_name(self._symbol), self.calibrator.weights_file(at_ns)))
+        return found
 
     def load_files(self, weights: Mapping[str, Any] | None, zones: Mapping[str, Any] | None, minute: int) -> list[str]:
         """What the files of an earlier run hold, for a start without a checkpoint. Warnings; raises nothing for bad content."""
         told = list[str]()
         if weights is not None:
             try:
-                if weights.get("symbol") != self._symbol:
-                    raise ValueError("they are another symbol's")
                 told += self.calibrator.load_weights(dict(weights))
             except (ValueError, TypeError, KeyError) as error:
                 told.append(f"weights file not used: {error}")
@@ -414,6 +415,16 @@ class LiquidationMaps:
             getattr(self, name).restore(state[name])
         for name in self._PLAIN:
             setattr(self, name, state["plain"][name])
+
+
+def weights_name(symbol: str) -> str:
+    """File of the calibrator's weights."""
+    return f"liq_calibrator_weights_{symbol}.json"
+
+
+def zones_name(symbol: str) -> str:
+    """File of the zones."""
+    return f"liq_active_zones_{symbol}.json"
 
 
 def boost_metrics(combined: Combined) -> dict[str, Any]:
