@@ -400,13 +400,13 @@ class Waiting:
         """
         if self.records and record.minute <= self.records[-1].minute:  # the clock was set back: these minutes come again
             self.records.clear()
-        self.records.append(record)
         due, left = list[Due](), dict[tuple[int, int], list[tuple[CalibratorEvent, float]]]()
         for (minute, row), batch in sorted(self._batches.items(), key=lambda item: item[0]):
             if minute == record.minute + 1:
                 left[minute, row] = batch
             else:
                 due.append(Due(self._record(minute) or record, minute, row, batch))
+        self.records.append(record)  # after the look-ups: the oldest one leaves, and an event may have come for it
         self._batches, self.pending = left, 0
         self._waiting = sum(len(batch) for batch in left.values())
         return due

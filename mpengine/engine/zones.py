@@ -1,0 +1,519 @@
+"""Zones: where mass keeps coming in, with a life of their own (`spec: engine`, section 14). Pure.
+
+A zone is created and reinforced by mass that was added in a minute, never by the standing map, and goes when the price reaches
+it or when it fades. Both sides are kept as columns in ascending order of buckets, so that thousands of zones cost one pass.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, insort
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from mpengine.engine.buckets import Floats, Keys, bucket_prices, column_sums, ordered_sum
+from mpengine.engine.inference import DECAY_PER_MINUTE, SIDES, reached
+from mpengine.engine.leverage import TierLadder
+from mpengine.engine.log_records import LogOut
+from shm.grid import price_of
+from shm.records import PositionSide
+
+MAX_ZONE_AGE_MIN: Final = 240
+MIN_ZONE_WEIGHT: Final = 0.05
+MAX_ZONE_WEIGHT: Final = 5.0
+EXPIRATION_PRICE_DIST_PCT: Final = 0.02
+REINFORCEMENT_FACTOR: Final = 0.3
+CLUSTER_DISTANCE_PCT: Final = 0.0005
+ZONE_UNIT_ALPHA: Final = 0.01
+MAX_ZONES_PER_SIDE: Final = 2000
+MINUTE_NS: Final = 60 * 1_000_000_000
+ZONES_SCHEMA: Final = 1
+TIE: Final = 1e-9
+
+ZONE_FACTORS: Final[Mapping[int, float]] = {
+    5: 0.2, 10: 0.0, 20: 0.4, 25: 0.5, 50: 0.8, 75: 0.9, 100: 1.0, 125: 1.0, 150: 0.9, 200: 0.8, 250: 0.7,
+}  # fmt: skip
+"""How much the USD of a tier count for a zone (section 6.1, V3)."""
+
+INFERENCE: Final = 1
+TAPE: Final = 2
+SOURCES: Final = ("", "inference", "tape", "combined")
+LETTERS: Final = ("L", "S")
+
+Masses = tuple[tuple[Keys, Floats], ...]
+SourceName = Literal["inference", "tape", "combined"]
+
+
+class ZoneRecord(NamedTuple):
+    """A zone as it is at the end of a minute. USD decay with the weight; the contributions add up to it."""
+
+    id: str
+    side: PositionSide
+    price: float
+    weight: float
+    projected_usd: float
+    tape_usd: float
+    source: SourceName
+    tier_contributions: tuple[float, ...]
+    tape_contribution: float
+    created_ns: int
+    last_reinforced_ns: int
+    reinforcement_count: int
+    armed: bool
+
+
+def reinforced(weight: float, contribution: float) -> float:
+    """Weight of a zone after a contribution, at most 5. V (w, c): (1, 1) -> 1.24; (4.9, 5) -> 4.93; (3, 20) -> 5."""
+    return min(MAX_ZONE_WEIGHT, weight + REINFORCEMENT_FACTOR * contribution * (1.0 - weight / MAX_ZONE_WEIGHT))
+
+
+# Columns of one side besides `keys`: name, dtype. `tiers` has one more dimension.
+_COLUMNS: Final = (
+    ("weight", np.float64), ("projected_usd", np.float64), ("tape_usd", np.float64), ("tape_part", np.float64),
+    ("created", np.int64), ("last", np.int64), ("count", np.int64), ("armed", np.bool_), ("source", np.int64),
+)  # fmt: skip
+_DECAYING: Final = ("weight", "projected_usd", "tape_usd", "tape_part", "tiers")
+
+
+@dataclass(slots=True)
+class _New:
+    """A zone that was created in the running minute."""
+
+    weight: float
+    projected_usd: float
+    tape_usd: float
+    tape_part: float
+    tiers: Floats
+    source: int
+    count: int = 0
+
+
+@dataclass(slots=True)
+class _Item:
+    """A contribution to a side: weight units `c`, of which `tiers` (float64[tiers]) or all from the tape; its USD."""
+
+    key: int
+    c: float
+    tiers: Floats
+    projected_usd: float
+    tape_usd: float
+    source: int
+
+
+@dataclass(slots=True)
+class _Side:
+    """Zones of one side, ascending by bucket. `created`, `last`: minutes."""
+
+    tiers: Floats
+    keys: Keys = field(default_factory=lambda: np.zeros(0, np.int64))
+    weight: Floats = field(default_factory=lambda: np.zeros(0))
+    projected_usd: Floats = field(default_factory=lambda: np.zeros(0))
+    tape_usd: Floats = field(default_factory=lambda: np.zeros(0))
+    tape_part: Floats = field(default_factory=lambda: np.zeros(0))
+    created: Keys = field(default_factory=lambda: np.zeros(0, np.int64))
+    last: Keys = field(default_factory=lambda: np.zeros(0, np.int64))
+    count: Keys = field(default_factory=lambda: np.zeros(0, np.int64))
+    armed: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
+    source: Keys = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    def scale(self, factor: float) -> None:
+        for name in _DECAYING:
+            setattr(self, name, getattr(self, name) * factor)
+
+    def take(self, where: Any) -> None:
+        """Keep the zones that a mask or an order of places says."""
+        self.keys, self.tiers = self.keys[where], self.tiers[where]
+        for name, _ in _COLUMNS:
+            setattr(self, name, getattr(self, name)[where])
+
+    def add(self, made: Mapping[int, _New], minute: int) -> None:
+        """Zones created in `minute`, by bucket."""
+        if not made:
+            return
+        rows = list(made.values())
+        columns = {
+            "weight": [row.weight for row in rows], "projected_usd": [row.projected_usd for row in rows],
+            "tape_usd": [row.tape_usd for row in rows], "tape_part": [row.tape_part for row in rows],
+            "created": [minute] * len(rows), "last": [minute] * len(rows), "count": [row.count for row in rows],
+            "armed": [False] * len(rows), "source": [row.source for row in rows],
+        }  # fmt: skip
+        self.keys = np.concatenate((self.keys, np.array(list(made), np.int64)))
+        self.tiers = np.concatenate((self.tiers, np.array([row.tiers for row in rows])))
+        for name, dtype in _COLUMNS:
+            setattr(self, name, np.concatenate((getattr(self, name), np.array(columns[name], dtype))))
+        self.take(np.argsort(self.keys, kind="stable"))
+
+    def reinforce(self, at: int, item: _Item, minute: int) -> float:
+        """Zone `at` gets a contribution; its new weight."""
+        weight = float(self.weight[at])
+        grown = reinforced(weight, item.c)
+        part = (grown - weight) / item.c
+        self.weight[at] = grown
+        self.tiers[at] += item.tiers * part
+        self.tape_part[at] += item.c * part if item.source == TAPE else 0.0
+        self.projected_usd[at] += item.projected_usd
+        self.tape_usd[at] += item.tape_usd
+        self.source[at] |= item.source
+        self.last[at], self.count[at] = minute, self.count[at] + 1
+        return grown
+
+
+class Zones:
+    """Zones of both sides. `counters`: created, reinforced, swept, expired, merged, evicted.
+
+    `unit_usd`: the symbol's own measure, the mean USD opened per side and enabled tier; 0 before the first opening.
+    """
+
+    __slots__ = ("_enabled", "_factors", "_ladder", "_sides", "_step", "counters", "unit_usd")
+
+    def __init__(self, step: float, ladder: TierLadder) -> None:
+        self._step, self._ladder = step, ladder
+        self._factors = np.array([ZONE_FACTORS[tier] for tier in ladder.tiers]) * ladder.enabled
+        self._enabled = int(ladder.enabled.sum())
+        self._sides = (_Side(np.zeros((0, len(ladder.tiers)))), _Side(np.zeros((0, len(ladder.tiers)))))
+        self.counters = dict.fromkeys(("created", "reinforced", "swept", "expired", "merged", "evicted"), 0)
+        self.unit_usd = 0.0
+
+    # a minute, in this order -------------------------------------------------------------------------------------------
+
+    def age(self, *, minutes: int, minute: int, src: float, high: float, low: float) -> list[LogOut]:
+        """`minute` ended, `minutes` after the one before: zones fade, expire, and go where the price reached them."""
+        logs = list[LogOut]()
+        for row, one in enumerate(self._sides):
+            one.scale(DECAY_PER_MINUTE**minutes)
+            prices = bucket_prices(one.keys, self._step)
+            faint = one.weight < MIN_ZONE_WEIGHT
+            old = (minute - one.last > MAX_ZONE_AGE_MIN) & (np.abs(prices - src) / src >= EXPIRATION_PRICE_DIST_PCT)
+            swept = ~(faint | old) & one.armed & reached(SIDES[row], one.keys, self._step, low, high)
+            for event, mask, reason in (("expired", faint, "decay"), ("expired", old & ~faint, "age"), ("swept", swept, None)):
+                logs += self._gone(row, event, mask, reason)
+            one.take(~(faint | old | swept))
+        return logs
+
+    def shrink(self, fraction: float) -> None:
+        """Open interest fell: the same part of every zone goes."""
+        for one in self._sides:
+            one.scale(1.0 - fraction)
+
+    def contribute(
+        self, *, minute: int, opened_usd: float, projected: Masses, tape: Masses, tape_p99: float, tape_weight: float
+    ) -> list[LogOut]:
+        """Masses that were added in this minute, per side: int64[n] buckets, each once, with float64[n, tiers] projected USD or
+        float64[n] USD of the tape. `opened_usd`: of both sides; `tape_p99`: scale of the tape, USD."""
+        if opened_usd > 0.0:
+            mean = opened_usd / (2 * self._enabled)
+            self.unit_usd = mean if self.unit_usd == 0.0 else (1 - ZONE_UNIT_ALPHA) * self.unit_usd + ZONE_UNIT_ALPHA * mean
+        logs = list[LogOut]()
+        for row in range(len(SIDES)):
+            items = [*self._of_projection(*projected[row]), *self._of_tape(*tape[row], tape_p99, tape_weight)]
+            logs += self._apply(row, items, minute)
+        return logs
+
+    def arm(self, close: float) -> None:
+        """The minute closed at this price: zones at least a step away from it can be swept from now on."""
+        for one in self._sides:
+            one.armed |= np.abs(close - bucket_prices(one.keys, self._step)) >= self._step * (1.0 - TIE)
+
+    def _of_projection(self, keys: Keys, usd: Floats) -> list[_Item]:
+        if not len(keys) or self.unit_usd <= 0.0:
+            return []
+        tiers = usd * self._factors / self.unit_usd
+        totals, whole = tiers.sum(axis=1), usd.sum(axis=1)
+        order = np.lexsort((keys, -totals))
+        return [
+            _Item(int(keys[at]), float(totals[at]), tiers[at], float(whole[at]), 0.0, INFERENCE)
+            for at in order.tolist()
+            if totals[at] > 0.0
+        ]
+
+    def _of_tape(self, keys: Keys, usd: Floats, tape_p99: float, tape_weight: float) -> list[_Item]:
+        if not len(keys) or tape_p99 <= 0.0:
+            return []
+        parts = tape_weight * np.minimum(1.0, usd / tape_p99)
+        nothing = np.zeros(len(self._ladder.tiers))
+        order = np.lexsort((keys, -parts))
+        return [
+            _Item(int(keys[at]), float(parts[at]), nothing, 0.0, float(usd[at]), TAPE) for at in order.tolist() if parts[at] > 0.0
+        ]
+
+    def _apply(self, row: int, items: Sequence[_Item], minute: int) -> list[LogOut]:
+        """Contributions in their order: to the nearest zone in reach, else a zone of their own if they are large enough."""
+        one, logs = self._sides[row], list[LogOut]()
+        keys, made, made_keys = one.keys.tolist(), dict[int, _New](), list[int]()
+        for item in items:
+            at = self._match(item.key, keys, one, made, made_keys)
+            told = {
+                "id": None,
+                "side": SIDES[row].name.lower(),
+                "bucket": item.key,
+                "contribution": item.c,
+                "source": SOURCES[item.source],
+            }
+            if at is None:
+                if item.c < MIN_ZONE_WEIGHT:
+                    continue
+                made[item.key] = _create(item)
+                insort(made_keys, item.key)
+                self.counters["created"] += 1
+                zone, weight, event = item.key, made[item.key].weight, "created"
+                born = minute
+            elif at in made:
+                zone, weight, event, born = at, _reinforce_new(made[at], item), "reinforced", minute
+                self.counters["reinforced"] += 1
+            else:
+                place = bisect_left(keys, at)
+                zone, weight, event, born = at, one.reinforce(place, item, minute), "reinforced", int(one.created[place])
+                self.counters["reinforced"] += 1
+            logs.append(LogOut("zones", {"event": event, **told, "id": zone_id(row, zone, born), "weight": weight}))
+        one.add(made, minute)
+        return logs + self._evict(row)
+
+    def _match(self, key: int, keys: list[int], one: _Side, made: Mapping[int, _New], made_keys: list[int]) -> int | None:
+        """Bucket of the nearest zone in reach; of equally near ones the heavier, then the lower."""
+        reach = self._reach(key)
+        found: list[tuple[int, float, int]] = []
+        for place in range(bisect_left(keys, key - reach), len(keys)):
+            if keys[place] > key + reach:
+                break
+            found.append((abs(keys[place] - key), -float(one.weight[place]), keys[place]))
+        for place in range(bisect_left(made_keys, key - reach), len(made_keys)):
+            if made_keys[place] > key + reach:
+                break
+            found.append((abs(made_keys[place] - key), -made[made_keys[place]].weight, made_keys[place]))
+        return min(found)[2] if found else None
+
+    def _reach(self, key: int) -> int:
+        """Largest distance in buckets at which a zone takes what comes in at this bucket: max(0.05 % of the price, a step)."""
+        return max(1, math.floor(CLUSTER_DISTANCE_PCT * key + TIE))
+
+    def _evict(self, row: int) -> list[LogOut]:
+        one = self._sides[row]
+        excess = len(one.keys) - MAX_ZONES_PER_SIDE
+        if excess <= 0:
+            return []
+        mask = np.zeros(len(one.keys), np.bool_)
+        mask[np.argsort(one.weight, kind="stable")[:excess]] = True
+        logs = self._gone(row, "evicted", mask, None)
+        one.take(~mask)
+        return logs
+
+    def _gone(self, row: int, event: str, mask: npt.NDArray[np.bool_], reason: str | None) -> list[LogOut]:
+        places = np.flatnonzero(mask).tolist()
+        self.counters[event] += len(places)
+        one, why = self._sides[row], {} if reason is None else {"reason": reason}
+        return [
+            LogOut("zones", {
+                "event": event, "id": zone_id(row, int(one.keys[at]), int(one.created[at])), "side": SIDES[row].name.lower(),
+                "bucket": int(one.keys[at]), "weight": float(one.weight[at]), "projected_usd": float(one.projected_usd[at]),
+                "tape_usd": float(one.tape_usd[at]), **why,
+            })
+            for at in places
+        ]  # fmt: skip
+
+    # published ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def active(self) -> tuple[int, int]:
+        """Number of (long, short) zones."""
+        return len(self._sides[0].keys), len(self._sides[1].keys)
+
+    @property
+    def weight(self) -> tuple[float, float]:
+        """Weight of all (long, short) zones."""
+        return ordered_sum(self._sides[0].weight), ordered_sum(self._sides[1].weight)
+
+    def sums(self) -> dict[str, dict[str, float]]:
+        """Side -> weight and USD of all its zones, weight by tier."""
+        return {
+            side.name.lower(): {
+                "weight": ordered_sum(one.weight), "projected_usd": ordered_sum(one.projected_usd),
+                "tape_usd": ordered_sum(one.tape_usd), "tape": ordered_sum(one.tape_part),
+                **self._ladder.by_name(column_sums(one.tiers)),
+            }
+            for side, one in zip(SIDES, self._sides)
+        }  # fmt: skip
+
+    def records(self) -> list[ZoneRecord]:
+        """Every zone: long before short, ascending."""
+        table = self.table()
+        return [
+            ZoneRecord(
+                id=zone_id(side, bucket, created), side=SIDES[side], price=price_of(bucket, self._step), weight=weight,
+                projected_usd=projected, tape_usd=tape, source=SOURCES[source], tier_contributions=tuple(tiers),  # type: ignore[arg-type]
+                tape_contribution=part, created_ns=(created + 1) * MINUTE_NS, last_reinforced_ns=(last + 1) * MINUTE_NS,
+                reinforcement_count=count, armed=armed,
+            )
+            for side, bucket, created, weight, projected, tape, source, tiers, part, last, count, armed in zip(
+                table["side"], table["bucket"], table["created"], table["weight"], table["projected_usd"], table["tape_usd"],
+                table["source"], np.concatenate([one.tiers for one in self._sides]).tolist(), table["tape_part"], table["last"],
+                table["count"], table["armed"],
+            )
+        ]  # fmt: skip
+
+    def table(self, digits: int | None = None) -> dict[str, list[Any]]:
+        """Every zone as columns, a copy: long before short, ascending. Tiers are sparse: value `tier_value[i]` of tier
+        `tier[i]` belongs to zone `tier_zone[i]`. `digits`: of weights (USD: cents); None: as they are."""
+        table: dict[str, list[Any]] = {"side": [0] * len(self._sides[0].keys) + [1] * len(self._sides[1].keys)}
+        table["bucket"] = [*self._sides[0].keys.tolist(), *self._sides[1].keys.tolist()]
+        for name, dtype in _COLUMNS:
+            column = np.concatenate([getattr(one, name) for one in self._sides])
+            if digits is not None and dtype is np.float64:
+                column = column.round(2 if name.endswith("usd") else digits)
+            table[name] = column.tolist()
+        tiers = np.concatenate([one.tiers for one in self._sides])
+        if digits is not None:
+            tiers = tiers.round(digits)
+        zone, tier = np.nonzero(tiers)
+        table["tier_zone"], table["tier"], table["tier_value"] = zone.tolist(), tier.tolist(), tiers[zone, tier].tolist()
+        return table
+
+    # files and checkpoint ----------------------------------------------------------------------------------------------
+
+    def to_file(self, symbol: str, now_ns: int) -> dict[str, Any]:
+        """Content of the zones file (section 19): a copy that later changes do not touch."""
+        return {
+            "schema_version": ZONES_SCHEMA, "symbol": symbol, "saved_at": now_ns, "step": self._step, "unit_usd": self.unit_usd,
+            "tiers": list(self._ladder.names), "zones": self.table(),
+        }  # fmt: skip
+
+    def load_file(self, data: Mapping[str, Any], symbol: str, now_minute: int) -> list[str]:
+        """Go on from a file: faded for the time away, the faint ones gone, overlapping ones merged. Warnings.
+
+        Raises ValueError for a file of another symbol, schema or step; nothing has changed then. Zones that cannot be are left out.
+        """
+        if data.get("schema_version") != ZONES_SCHEMA or data.get("symbol") != symbol or data.get("step") != self._step:
+            raise ValueError("zones of another symbol, schema or step")
+        rows, bad = _rows_of(data, self._ladder)
+        saved_minute = int(data["saved_at"]) // MINUTE_NS - 1
+        away = max(0, now_minute - 1 - saved_minute)
+        unit = data.get("unit_usd")
+        self.unit_usd = float(unit) if isinstance(unit, int | float) and math.isfinite(unit) and unit >= 0 else 0.0
+        for row in range(len(SIDES)):
+            self._sides[row].take(np.zeros(len(self._sides[row].keys), np.bool_))
+            self._load_side(row, [one for one in rows if one.side == row])
+            self._sides[row].scale(DECAY_PER_MINUTE**away)
+            faint = self._sides[row].weight < MIN_ZONE_WEIGHT
+            self.counters["expired"] += int(faint.sum())
+            self._sides[row].take(~faint)
+        return [f"{bad} zones of the file cannot be and were left out"] if bad else []
+
+    def _load_side(self, row: int, rows: Sequence[_Saved]) -> None:
+        """Heaviest first; what lies in the reach of a heavier one is merged into it."""
+        kept: dict[int, _Saved] = {}
+        for one in sorted(rows, key=lambda saved: (-saved.new.weight, saved.key)):
+            reach = self._reach(one.key)
+            near = [key for key in kept if abs(key - one.key) <= reach]
+            if not near:
+                kept[one.key] = one
+                continue
+            into = kept[min(near, key=lambda key: (abs(key - one.key), -kept[key].new.weight, key))]
+            _merge(into, one)
+            self.counters["merged"] += 1
+        if not kept:
+            return
+        side = self._sides[row]
+        side.add({key: one.new for key, one in kept.items()}, 0)
+        for name in ("created", "last", "armed"):
+            getattr(side, name)[:] = [getattr(kept[key], name) for key in side.keys.tolist()]
+
+    def state_of(self) -> dict[str, Any]:
+        """Everything needed to go on from here."""
+        names = ("keys", "tiers", *(name for name, _ in _COLUMNS))
+        sides = [{name: getattr(one, name).tobytes() for name in names} for one in self._sides]
+        return {"sides": sides, "counters": dict(self.counters), "unit_usd": self.unit_usd}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from `state_of`. Raises ValueError where columns do not belong together."""
+        for one, saved in zip(self._sides, state["sides"], strict=True):
+            one.keys = np.frombuffer(saved["keys"], np.int64).copy()
+            one.tiers = np.frombuffer(saved["tiers"]).reshape(len(one.keys), len(self._ladder.tiers)).copy()
+            for name, dtype in _COLUMNS:
+                setattr(one, name, np.frombuffer(saved[name], dtype).copy())
+        self.counters, self.unit_usd = dict(state["counters"]), state["unit_usd"]
+
+
+@dataclass(slots=True)
+class _Saved:
+    """A zone of a file."""
+
+    side: int
+    key: int
+    created: int
+    last: int
+    armed: bool
+    new: _New
+
+
+def zone_id(row: int, bucket: int, created_minute: int) -> str:
+    """Side letter, bucket, minute of creation."""
+    return f"{LETTERS[row]}-{bucket}-{created_minute}"
+
+
+def _create(item: _Item) -> _New:
+    weight = min(item.c, MAX_ZONE_WEIGHT)
+    part = weight / item.c
+    tape_part = weight if item.source == TAPE else 0.0
+    return _New(weight, item.projected_usd, item.tape_usd, tape_part, item.tiers * part, item.source)
+
+
+def _reinforce_new(zone: _New, item: _Item) -> float:
+    """A zone of this minute gets more; its new weight."""
+    grown = reinforced(zone.weight, item.c)
+    part = (grown - zone.weight) / item.c
+    zone.weight = grown
+    zone.tiers = zone.tiers + item.tiers * part
+    zone.tape_part += item.c * part if item.source == TAPE else 0.0
+    zone.projected_usd += item.projected_usd
+    zone.tape_usd += item.tape_usd
+    zone.source |= item.source
+    zone.count += 1
+    return grown
+
+
+def _merge(into: _Saved, other: _Saved) -> None:
+    """By the formula of a reinforcement, its contribution being the other's weight."""
+    zone, gone = into.new, other.new
+    grown = reinforced(zone.weight, gone.weight)
+    part = (grown - zone.weight) / gone.weight
+    zone.weight, zone.tiers, zone.tape_part = grown, zone.tiers + gone.tiers * part, zone.tape_part + gone.tape_part * part
+    zone.projected_usd += gone.projected_usd
+    zone.tape_usd += gone.tape_usd
+    zone.source |= gone.source
+    zone.count += gone.count
+    into.created, into.last = min(into.created, other.created), max(into.last, other.last)
+    into.armed = into.armed and other.armed
+
+
+def _rows_of(data: Mapping[str, Any], ladder: TierLadder) -> tuple[list[_Saved], int]:
+    """Zones of a file and how many of it cannot be. Tiers are matched by name; a weight is the sum of its parts."""
+    table, names = data["zones"], [str(name) for name in data["tiers"]]
+    places = [
+        ladder.names.index(name) if name in ladder.names and ladder.enabled[ladder.names.index(name)] else None for name in names
+    ]
+    tiers = np.zeros((len(table["bucket"]), len(ladder.tiers)))
+    for zone, tier, value in zip(table["tier_zone"], table["tier"], table["tier_value"], strict=True):
+        place = places[tier]
+        if place is not None:
+            tiers[zone, place] += value
+    rows, bad = list[_Saved](), 0
+    columns = ("side", "bucket", "created", "last", "armed", "projected_usd", "tape_usd", "tape_part", "source", "count")
+    for at, values in enumerate(zip(*(table[name] for name in columns), strict=True)):
+        side, bucket, created, last, armed, projected, tape, part, source, count = values
+        weight = ordered_sum(tiers[at]) + part
+        numbers = (weight, projected, tape, part, *tiers[at].tolist())
+        sound = all(isinstance(number, int | float) and math.isfinite(number) and number >= 0.0 for number in numbers)
+        if (
+            not sound
+            or side not in (0, 1)
+            or bucket <= 0
+            or source not in (1, 2, 3)
+            or not 0.0 < weight <= MAX_ZONE_WEIGHT * (1 + TIE)
+        ):
+            bad += 1
+            continue
+        rows.append(_Saved(side, bucket, created, last, bool(armed), _New(weight, projected, tape, part, tiers[at], source, count)))
+    return rows, bad

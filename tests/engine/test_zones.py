@@ -1,0 +1,298 @@
+"""Zones: creation, reinforcement, sweep, expiry, restart, files (`spec: engine`, section 14)."""
+
+from __future__ import annotations
+
+import copy
+import math
+from itertools import pairwise
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mpengine.config import load
+from mpengine.engine.leverage import make_ladder
+from mpengine.engine.zones import MAX_ZONES_PER_SIDE, MINUTE_NS, Zones, reinforced
+from shm.records import PositionSide
+
+SETTINGS = load("", {})
+LADDER = make_ladder(SETTINGS.symbols["BTC"].leverage_ladder, SETTINGS.engine.disabled_tiers)
+TIERS = len(LADDER.tiers)
+LONG, SHORT = PositionSide.LONG, PositionSide.SHORT
+NOTHING: Any = (np.zeros(0, np.int64), np.zeros((0, TIERS)))
+NO_TAPE: Any = (np.zeros(0, np.int64), np.zeros(0))
+
+
+def masses(*rows: tuple[int, int, float]) -> Any:
+    """(bucket, tier, USD) as what a minute added."""
+    usd = np.zeros((len(rows), TIERS))
+    for at, (_, tier, value) in enumerate(rows):
+        usd[at, LADDER.tiers.index(tier)] = value
+    return np.array([row[0] for row in rows], np.int64), usd
+
+
+def taped(*rows: tuple[int, float]) -> Any:
+    return np.array([row[0] for row in rows], np.int64), np.array([row[1] for row in rows])
+
+
+def add(
+    zones: Zones,
+    minute: int = 0,
+    long: Any = NOTHING,
+    short: Any = NOTHING,
+    tape: Any = NO_TAPE,
+    opened: float = 0.0,
+    p99: float = 1e4,
+) -> list[Any]:
+    return zones.contribute(
+        minute=minute, opened_usd=opened, projected=(long, short), tape=(tape, NO_TAPE), tape_p99=p99, tape_weight=0.35
+    )
+
+
+def zones(unit: float = 250_000.0) -> Zones:
+    one = Zones(20.0, LADDER)
+    one.unit_usd = unit
+    return one
+
+
+def age(
+    one: Zones, minute: int, minutes: int = 1, src: float = 100_000.0, high: float = 100_010.0, low: float = 99_990.0
+) -> list[Any]:
+    return one.age(minutes=minutes, minute=minute, src=src, high=high, low=low)
+
+
+def test_contributions_of_an_opening() -> None:
+    one = Zones(20.0, LADDER)
+    long = 3_250_000.0 * LADDER.defaults
+    rows = [(4000 + 100 * at, tier, float(long[at])) for at, tier in enumerate(LADDER.tiers) if LADDER.enabled[at]]
+    logs = add(one, long=masses(*rows), opened=5_000_000.0)
+    assert one.unit_usd == 250_000.0
+    told = {(log.record["bucket"] - 4000) // 100: log.record["contribution"] for log in logs}
+    wanted = {0: 0.794378, 3: 1.390162, 4: 1.112130, 6: 0.317751, 8: 0.107241}
+    for at, value in wanted.items():
+        assert told[at] == pytest.approx(value, abs=5e-7)
+    assert 9 not in told  # 200x: 0.047663 is below what makes a zone
+    assert [log.record["contribution"] for log in logs] == sorted((log.record["contribution"] for log in logs), reverse=True)
+    add(one, opened=10_000_000.0)
+    assert one.unit_usd == pytest.approx(0.99 * 250_000.0 + 0.01 * 500_000.0)
+
+
+@pytest.mark.parametrize(("weight", "c", "wanted"), [(1, 1, 1.24), (4.9, 5, 4.93), (3, 20, 5), (0.05, 0.1, 0.0797)])
+def test_reinforcement(weight: float, c: float, wanted: float) -> None:
+    assert reinforced(weight, c) == pytest.approx(wanted)
+
+
+def test_the_life_of_a_zone() -> None:
+    one = zones()
+    add(one, 0, masses((4820, 25, 695_080.97)))
+    (zone,) = one.records()
+    assert (zone.weight, zone.projected_usd) == (pytest.approx(1.390162, abs=5e-7), 695_080.97)
+    assert (zone.id, zone.price, zone.source, zone.reinforcement_count) == ("L-4820-0", 96_400.0, "inference", 0)
+    age(one, 1)
+    add(one, 1, masses((4820, 25, 250_000.0)))  # c = 0.5
+    (zone,) = one.records()
+    assert (zone.weight, zone.projected_usd) == (pytest.approx(1.491715, abs=5e-7), pytest.approx(941_605.57, abs=0.005))
+    assert (zone.created_ns, zone.last_reinforced_ns, zone.reinforcement_count) == (MINUTE_NS, 2 * MINUTE_NS, 1)
+    age(one, 2)
+    one.shrink(0.1)
+    (zone,) = one.records()
+    assert (zone.weight, zone.projected_usd) == (pytest.approx(1.335831, abs=5e-7), pytest.approx(843_207.78, abs=0.005))
+    assert one.counters == {"created": 1, "reinforced": 1, "swept": 0, "expired": 0, "merged": 0, "evicted": 0}
+
+
+def test_the_nearest_zone_takes_what_is_in_reach() -> None:
+    one = zones()
+    add(one, 0, masses((4800, 25, 4e5), (4804, 25, 6e5)))  # reach is 2 buckets at 96,000
+    assert one.active == (2, 0)
+    add(one, 1, masses((4801, 50, 2e5)))
+    add(one, 1, masses((4802, 50, 2e5)))  # equally near: the heavier
+    light, heavy = one.records()
+    assert (light.reinforcement_count, heavy.reinforcement_count) == (1, 1)
+    assert heavy.tier_contributions[LADDER.tiers.index(50)] > 0.0
+    add(one, 1, masses((4807, 50, 2e5)))
+    assert one.active == (3, 0)
+    add(one, 1, short=masses((4800, 50, 2e5)))
+    assert one.active == (3, 1)
+
+
+def test_a_zone_of_this_minute_is_reinforced_by_the_tape_of_it() -> None:
+    one = zones()
+    logs = add(one, 5, masses((4800, 25, 4e5), (4801, 25, 2e5)), tape=taped((4801, 5000.0), (5000, 20_000.0), (5100, 1000.0)))
+    assert [log.record["event"] for log in logs] == ["created", "reinforced", "created", "reinforced"]
+    first, tape_only = one.records()
+    assert (first.source, first.tape_usd, first.projected_usd) == ("combined", 5000.0, 6e5)
+    assert (tape_only.source, tape_only.weight, tape_only.tape_contribution) == ("tape", 0.35, 0.35)  # min(1, 20,000 / 10,000)
+    assert first.weight == pytest.approx(sum(first.tier_contributions) + first.tape_contribution, abs=1e-9)
+    assert one.active == (2, 0)  # 0.035 of the tape makes no zone
+
+
+def test_without_a_unit_or_a_scale_nothing_is_made() -> None:
+    one = Zones(20.0, LADDER)
+    assert add(one, 0, masses((4800, 25, 4e5)), tape=taped((4800, 100.0)), p99=0.0) == []
+    assert one.active == (0, 0)
+
+
+def test_a_disabled_tier_makes_no_zone() -> None:
+    one = zones()
+    add(one, 0, masses((4800, 10, 4e6)))
+    assert one.active == (0, 0)
+
+
+def test_a_zone_is_swept_only_once_the_price_has_been_away() -> None:
+    one = zones()
+    add(one, 0, masses((5000, 25, 4e5)), masses((5001, 25, 4e5)))
+    one.arm(100_010.0)
+    assert not any(zone.armed for zone in one.records())
+    assert age(one, 1, low=99_900.0, high=100_100.0) == []
+    one.arm(100_030.0)
+    assert [zone.armed for zone in one.records()] == [True, False]
+    logs = age(one, 2, low=100_000.0, high=100_100.0)
+    assert [(log.record["event"], log.record["id"]) for log in logs] == [("swept", "L-5000-0")]
+    assert (one.active, one.counters["swept"]) == ((0, 1), 1)
+
+
+def test_expiry_by_weight_and_by_age() -> None:
+    one = zones()
+    add(one, 0, masses((4800, 25, 26_000.0), (4700, 25, 2_500_000.0), (4980, 25, 2_500_000.0)))
+    logs = age(one, 12, minutes=12)
+    assert [(log.record["bucket"], log.record["reason"]) for log in logs] == [(4800, "decay")]
+    assert age(one, 240) == []
+    logs = age(one, 241, minutes=1)
+    assert [(log.record["bucket"], log.record["reason"]) for log in logs] == [(4700, "age")]  # 4980 is within 2 % of the price
+    assert (one.active, one.counters["expired"]) == ((1, 0), 2)
+
+
+def test_only_the_heaviest_stay() -> None:
+    one = zones()
+    count = MAX_ZONES_PER_SIDE + 10
+    add(one, 0, masses(*((round(20_000 * 1.0007**at), 100, 20_000.0 + at) for at in range(count))))
+    assert (one.active[0], one.counters["evicted"], one.counters["created"]) == (MAX_ZONES_PER_SIDE, 10, count)
+    assert min(zone.projected_usd for zone in one.records()) == 20_010.0
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32), st.integers(1, 40))
+def test_contributions_always_add_up_and_zones_keep_their_distance(seed: int, minutes: int) -> None:
+    one, rng = Zones(20.0, LADDER), np.random.default_rng(seed)
+    for minute in range(minutes):
+        age(one, minute, minutes=int(rng.integers(1, 4)), low=99_000.0 + 900 * rng.random(), high=100_200.0)
+        if rng.random() < 0.3:
+            one.shrink(float(rng.random() * 0.25))
+        keys = np.unique(rng.integers(4700, 5000, 12))
+        usd = rng.exponential(3e5, (len(keys), TIERS)) * (rng.random((len(keys), TIERS)) < 0.3) * LADDER.enabled
+        fresh = np.unique(rng.integers(4700, 5000, 5))
+        add(one, minute, (keys, usd), tape=(fresh, rng.exponential(5e3, len(fresh))), opened=5e6)
+        one.arm(100_000.0)
+        found = one.records()
+        for zone in found:
+            assert zone.weight == pytest.approx(sum(zone.tier_contributions) + zone.tape_contribution, abs=1e-9)
+            assert 0.0 < zone.weight <= 5.0 + 1e-9
+        buckets = sorted(round(zone.price / 20.0) for zone in found)
+        assert all(high - low >= 3 for low, high in pairwise(buckets))  # never inside another's reach
+
+
+# restart ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.covers("A1-M10")
+def test_two_hours_of_downtime() -> None:
+    """Regression story 15: weights x 0.548, what becomes faint is gone."""
+    one = zones()
+    add(one, 99, masses((4800, 25, 500_000.0), (4900, 25, 45_000.0)))  # weights 1.0 and 0.09
+    saved = one.to_file("BTC", 100 * MINUTE_NS)
+    again = Zones(20.0, LADDER)
+    assert again.load_file(msgspec.json.decode(msgspec.json.encode(saved)), "BTC", 220) == []
+    (zone,) = again.records()
+    assert zone.weight == pytest.approx(0.547986, abs=5e-7)
+    assert zone.projected_usd == pytest.approx(500_000.0 * 0.547986, rel=1e-6)
+    assert (zone.created_ns, again.counters["expired"], again.unit_usd) == (100 * MINUTE_NS, 1, 250_000.0)
+
+
+@pytest.mark.parametrize(("minutes", "factor"), [(60, 0.740261), (240, 0.300289), (1440, 0.000733)])
+def test_catch_up_decay(minutes: int, factor: float) -> None:
+    one = zones()
+    add(one, 0, masses((4800, 25, 2_500_000.0)))
+    age(one, minutes, minutes=minutes)
+    assert [zone.weight for zone in one.records()] == ([pytest.approx(5 * factor, abs=5e-6)] if 5 * factor >= 0.05 else [])
+
+
+@pytest.mark.covers("A2-H2")
+def test_a_file_is_a_copy() -> None:
+    one = zones()
+    add(one, 0, masses((4800, 25, 500_000.0)))
+    saved = one.to_file("BTC", MINUTE_NS)
+    kept = copy.deepcopy(saved)
+    age(one, 30, minutes=30)
+    one.shrink(0.2)
+    add(one, 30, masses((4800, 50, 500_000.0)))
+    assert saved == kept
+
+
+def test_zones_that_overlap_after_a_load_are_merged() -> None:
+    one = zones()
+    add(one, 0, masses((4800, 25, 500_000.0), (4900, 50, 500_000.0)))
+    saved = one.to_file("BTC", MINUTE_NS)
+    saved["zones"]["bucket"][1] = 4801  # as another step's or a hand-edited file would have them
+    again = Zones(20.0, LADDER)
+    again.load_file(saved, "BTC", 1)
+    (zone,) = again.records()
+    assert (again.counters["merged"], zone.projected_usd) == (1, 1e6)
+    assert zone.price == 98_000.0 or zone.price == 96_020.0  # the heavier one's
+    assert zone.weight == pytest.approx(reinforced(1.6, 1.0))
+    assert zone.weight == pytest.approx(sum(zone.tier_contributions), abs=1e-9)
+
+
+@pytest.mark.parametrize("change", [{"symbol": "ETH"}, {"schema_version": 2}, {"step": 10.0}])
+def test_another_symbols_file_changes_nothing(change: dict[str, Any]) -> None:
+    one = zones()
+    add(one, 0, masses((4800, 25, 500_000.0)))
+    before = one.state_of()
+    with pytest.raises(ValueError, match="another"):
+        one.load_file({**one.to_file("BTC", MINUTE_NS), **change}, "BTC", 1)
+    assert one.state_of() == before
+
+
+@pytest.mark.parametrize(("column", "value"), [("bucket", -3), ("projected_usd", math.nan), ("side", 7), ("tape_part", 9.0), ("source", 0),
+                                               ("tape_usd", "x")])  # fmt: skip
+def test_zones_that_cannot_be_are_left_out(column: str, value: Any) -> None:
+    one = zones()
+    add(one, 0, masses((4800, 25, 500_000.0), (4900, 50, 500_000.0)))
+    saved = one.to_file("BTC", MINUTE_NS)
+    saved["zones"][column][0] = value
+    again = Zones(20.0, LADDER)
+    assert again.load_file(saved, "BTC", 1) == ["1 zones of the file cannot be and were left out"]
+    assert again.active == (1, 0)
+
+
+def test_tiers_of_another_ladder_are_matched_by_name() -> None:
+    one = zones()
+    add(one, 0, masses((4800, 25, 500_000.0), (4900, 250, 500_000.0)))
+    other = make_ladder({"5": 1.0, "25": 1.0, "50": 1.0, "100": 1.0}, [])
+    again = Zones(20.0, other)
+    assert again.load_file(one.to_file("BTC", MINUTE_NS), "BTC", 1) == ["1 zones of the file cannot be and were left out"]
+    (zone,) = again.records()
+    assert zone.tier_contributions == (0.0, pytest.approx(1.0), 0.0, 0.0)
+
+
+def test_sums_and_a_restored_state() -> None:
+    one = zones()
+    add(one, 0, masses((4800, 25, 500_000.0), (4900, 50, 500_000.0)), tape=taped((4700, 5000.0)))
+    sums = one.sums()
+    assert sums["long"]["weight"] == pytest.approx(1.0 + 1.6 + 0.175)
+    assert (sums["long"]["25"], sums["long"]["50"], sums["long"]["tape"]) == (
+        pytest.approx(1.0),
+        pytest.approx(1.6),
+        pytest.approx(0.175),
+    )
+    assert (sums["long"]["tape_usd"], sums["short"]["weight"]) == (5000.0, 0.0)
+    assert one.weight == (pytest.approx(2.775), 0.0)
+    again = Zones(20.0, LADDER)
+    again.restore(msgspec.msgpack.decode(msgspec.msgpack.encode(one.state_of())))
+    for each in (one, again):
+        age(each, 3, minutes=3)
+        add(each, 3, masses((4801, 50, 1e5), (4600, 75, 1e5)), opened=1e6)
+    assert msgspec.msgpack.encode(again.state_of()) == msgspec.msgpack.encode(one.state_of())
+    assert again.records() == one.records()
