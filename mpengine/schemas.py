@@ -6,12 +6,29 @@ Times are int64 nanoseconds UTC of the event clock unless the name says otherwis
 
 from __future__ import annotations
 
-from typing import Final, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 from msgspec import Struct
 
+from shm.grid import price_of
+
 DOCUMENT_SCHEMA: Final = 1
+_MINUTE_NS: Final = 60 * 1_000_000_000
+_ZONE_COLUMNS: Final = (
+    "side",
+    "bucket",
+    "weight",
+    "projected_usd",
+    "tape_usd",
+    "tape_part",
+    "created",
+    "last",
+    "count",
+    "armed",
+    "source",
+)
+_ZONE_SOURCES: Final[tuple[Any, ...]] = (None, "inference", "tape", "combined")
 
 BookState = Literal["unsynced", "syncing", "synced"]
 GapType = Literal["", "pu_mismatch", "u_gap"]
@@ -349,6 +366,29 @@ class LevelsDocument(Struct, frozen=True, kw_only=True):
     config: MapConfig
 
 
+class ZoneTable(Struct, frozen=True, kw_only=True):
+    """Zones as columns of equal length, so that thousands of them cost little: `side` 0 long, 1 short, `created` and `last`
+    reinforced in epoch minutes, `source` 1 inference, 2 tape, 3 both.
+
+    Tiers are sparse: value `tier_value[i]` of tier number `tier[i]` belongs to zone `tier_zone[i]`.
+    """
+
+    side: list[int]
+    bucket: list[int]
+    weight: list[float]
+    projected_usd: list[float]
+    tape_usd: list[float]
+    tape_part: list[float]
+    created: list[int]
+    last: list[int]
+    count: list[int]
+    armed: list[bool]
+    source: list[int]
+    tier_zone: list[int]
+    tier: list[int]
+    tier_value: list[float]
+
+
 class ZoneRow(Struct, frozen=True, kw_only=True):
     """A zone. USD decays with the weight; `tier_contributions`, `tape_contribution` are in weight units and add up to it."""
 
@@ -368,15 +408,40 @@ class ZoneRow(Struct, frozen=True, kw_only=True):
 
 
 class ZonesDocument(Struct, frozen=True, kw_only=True):
-    """Document ZONES: every rolled minute, linked to its frame. `sums`: side -> weight and USD by tier."""
+    """Document ZONES: every rolled minute, linked to its frame. `sums`: side -> weight and USD by tier.
+
+    `tiers`: names of the ladder's tiers. `step`: price of a bucket is its number times this.
+    """
 
     schema_version: int = DOCUMENT_SCHEMA
     symbol: str
     written_ns: int
     minute: int
-    zones: list[ZoneRow]
+    step: float
+    tiers: list[str]
+    zones: ZoneTable
     counts: ZoneCounts
     sums: dict[str, dict[str, float]]
+
+    @property
+    def rows(self) -> list[ZoneRow]:
+        """The zones one by one. Raises ValueError where columns do not belong together."""
+        table = self.zones
+        parts: list[dict[str, float]] = [{} for _ in table.side]
+        for zone, tier, value in zip(table.tier_zone, table.tier, table.tier_value, strict=True):
+            parts[zone][self.tiers[tier]] = value
+        columns = (getattr(table, name) for name in _ZONE_COLUMNS)
+        return [
+            ZoneRow(
+                id=f"{'LS'[side]}-{bucket}-{created}", side="short" if side else "long", price=price_of(bucket, self.step),
+                weight=weight, projected_usd=projected, tape_usd=tape, source=_ZONE_SOURCES[source],
+                tier_contributions=tiers, tape_contribution=part, created_ns=(created + 1) * _MINUTE_NS,
+                last_reinforced_ns=(last + 1) * _MINUTE_NS, reinforcement_count=count, armed=armed,
+            )
+            for side, bucket, weight, projected, tape, part, created, last, count, armed, source, tiers in zip(
+                *columns, parts, strict=True
+            )
+        ]  # fmt: skip
 
 
 _Document = TypeVar("_Document", BookDocument, StatusDocument, FeedsDocument, OiDocument, LevelsDocument, ZonesDocument)

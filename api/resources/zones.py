@@ -106,7 +106,7 @@ class Zones(ZoneResource):
 
     def items(self, query: Query, found: Published[ZonesDocument]) -> Items:
         document, wanted = found.content, query.wanted
-        zones = selected(document.zones, wanted)
+        zones = selected(document.rows, wanted)
         return [
             ("symbol", query.symbol),
             ("ts", document.written_ns / 1e9),
@@ -135,7 +135,7 @@ class Heatmap(ZoneResource):
 
     def items(self, query: Query, found: Published[ZonesDocument]) -> Items:
         document, wanted = found.content, query.wanted
-        zones = selected(document.zones, wanted)
+        zones = selected(document.rows, wanted)
         sides = {side: [zone for zone in zones if zone.side == side] for side in ("long", "short")}
         filtered = wanted != Filter()
         return [

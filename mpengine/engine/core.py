@@ -106,7 +106,8 @@ class SymbolCore:
 
     __slots__ = (
         "_bar", "_behind_since_ns", "_block", "_canaries", "_errors", "_frames", "_handlers", "_last_depth_open_ns",
-        "_last_minute", "_liquidations", "_maps", "_oi", "_one", "_outputs", "_polled", "_prices", "_ratios", "_settings", "_totals", "books",
+        "_last_minute", "_liquidations", "_maps", "_oi", "_one", "_outputs", "_polled", "_prices", "_ratios", "_settings",
+        "_totals", "books",
         "counters", "data_since_ns", "now_ns", "symbol",
     )  # fmt: skip
 
@@ -601,7 +602,7 @@ class SymbolCore:
         return self._maps.files(self.now_ns)
 
     def load_files(self, weights: Mapping[str, Any] | None, zones: Mapping[str, Any] | None, now_ns: int) -> list[str]:
-        """Go on from the files of an earlier run where there is no checkpoint of this version. What was wrong with them, as text."""
+        """Go on from the files of an earlier run where no checkpoint of this version is. Text: what was wrong with them."""
         told = self._maps.load_files(weights, zones, now_ns // MINUTE_NS)
         self._liquidations.rates = self._maps.mmr
         return told

@@ -11,8 +11,9 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from mpengine.brackets import Bracket
 from mpengine.config import Settings
-from mpengine.engine.buckets import BucketMap, Floats, Keys, column_sums, ordered_sum
+from mpengine.engine.buckets import BucketMap, Floats, Keys, ordered_sum
 from mpengine.engine.calibrator import Calibrator, CalibratorEvent, MinuteRecord
 from mpengine.engine.candles import MINUTE_NS
 from mpengine.engine.inference import (
@@ -28,13 +29,14 @@ from mpengine.engine.inference import (
     split_of,
 )
 from mpengine.engine.leverage import make_ladder
+from mpengine.engine.liquidations import VENUES as LIQUIDATION_VENUES
 from mpengine.engine.liquidations import Event, Realised
 from mpengine.engine.log_records import LogOut
 from mpengine.engine.open_interest import OiMinute
 from mpengine.engine.pools import CLUSTER_RADIUS_PCT, MIN_POOL_USD, Pool, find_pools
 from mpengine.engine.tape import Tape
 from mpengine.engine.tracker import ZoneTracker
-from mpengine.engine.zones import ZoneRecord, Zones
+from mpengine.engine.zones import Zones
 from mpengine.heatmap import COMBINED_ZONE_BOOST, Combined, Grid, Mix, combine, map_grid, source_scale
 from mpengine.schemas import (
     LevelsDocument,
@@ -43,14 +45,15 @@ from mpengine.schemas import (
     ShownZone,
     SideLevels,
     ZoneCounts,
-    ZoneRow,
     ZonesDocument,
+    ZoneTable,
     encode,
 )
 from shm.frames import Frame
-from shm.records import Coverage, FrameKind, LiquidationFlag, PositionSide, Venue
+from shm.records import Coverage, FrameKind, LiquidationFlag, Venue
 
 METRICS_MINUTES: Final = 10
+ZONE_DIGITS: Final = 6
 NAMES: Final = ("long", "short")
 
 Masses = tuple[tuple[Keys, Floats], ...]
@@ -72,7 +75,7 @@ class SaveOut(NamedTuple):
 
 
 class Minute(NamedTuple):
-    """A minute that ended. `number`: epoch minute; `minutes`: since the last rolled one. Prices USD; `coverage`, `venues`: of it."""
+    """A minute that ended. `number`: epoch minute; `minutes`: since the last rolled one. Prices in USD."""
 
     number: int
     minutes: int
@@ -115,8 +118,23 @@ class LiquidationMaps:
     """Maps, pools, zones, tracker and calibrator of one symbol. `outputs` are drained by the core after each call."""
 
     __slots__ = (
-        "_ladder", "_mix", "_outputs", "_primary", "_saved_updates", "_settings", "_step", "_symbol", "_venues",
-        "_venue_ns", "_weights_since_ns", "calibrator", "projection", "takers", "tape", "tracker", "zones",
+        "_ladder",
+        "_mix",
+        "_outputs",
+        "_primary",
+        "_saved_updates",
+        "_settings",
+        "_step",
+        "_symbol",
+        "_venue_ns",
+        "_venues",
+        "_weights_since_ns",
+        "calibrator",
+        "projection",
+        "takers",
+        "tape",
+        "tracker",
+        "zones",
     )  # fmt: skip
 
     def __init__(self, symbol: str, settings: Settings) -> None:
@@ -125,7 +143,8 @@ class LiquidationMaps:
         self._mix = Mix(engine.tape_weight, engine.projection_weight)
         self._primary = Venue[engine.primary_venue.upper()]
         ladder = self._ladder = make_ladder(one.leverage_ladder, engine.disabled_tiers)
-        brackets = {venue: one.brackets.get(venue.label) for venue in (Venue.BINANCE, Venue.BYBIT, Venue.OKX)}
+        by_name: Mapping[str, list[Bracket]] = one.brackets  # type: ignore[assignment]  # its keys are names of venues
+        brackets = {venue: by_name.get(venue.label) for venue in LIQUIDATION_VENUES}
         first = {venue: rows[0] if rows else None for venue, rows in brackets.items()}
         self.tape = Tape(one.step)
         self.projection = Projection(one.step, ladder, first)
@@ -156,7 +175,7 @@ class LiquidationMaps:
     @property
     def mmr(self) -> dict[Venue, float]:
         """Maintenance margin rate in force by venue: of trigger prices and of new mass."""
-        return {venue: self.calibrator.mmr_of(venue) for venue in (Venue.BINANCE, Venue.BYBIT, Venue.OKX)}
+        return {venue: self.calibrator.mmr_of(venue) for venue in LIQUIDATION_VENUES}
 
     # events ------------------------------------------------------------------------------------------------------------
 
@@ -240,13 +259,15 @@ class LiquidationMaps:
             return 0.0, (nothing, nothing)
         share = self.takers.buy_share(minute.number)
         opening = Opening(
-            minute.number, minute.src, delta * minute.src, share, split_of(minute.oi.by_venue, self._primary), self.calibrator.weights,
+            minute.number, minute.src, delta * minute.src, share, split_of(minute.oi.by_venue, self._primary),
+            self.calibrator.weights,
             self.calibrator.bias if self._settings.engine.bias_correction else (0.0, 0.0),
         )  # fmt: skip
         added, rows = self.projection.open(opening, self.mmr)
         work.inferences = 1
         self._outputs.append(
-            LogOut("inference", {"event": "opening", **told, "src": minute.src, "opened_usd": opening.opened_usd, "long_share": share,
+            LogOut("inference", {"event": "opening", **told, "src": minute.src, "opened_usd": opening.opened_usd,
+                                 "long_share": share,
                                  "rows": rows})
         )  # fmt: skip
         return opening.opened_usd, (_once(added[0]), _once(added[1]))
@@ -268,7 +289,6 @@ class LiquidationMaps:
         minute = work.minute
         self.tracker.on_minute(work.pools, minute.src, minute.number)
         frame = self._frame(work, work.combined)
-        zones = self.zones.records()
         counts = self._zone_counts()
         self._outputs.append(
             MapOut(
@@ -276,8 +296,9 @@ class LiquidationMaps:
                 encode(self._levels(work, work.combined, frame, counts)),
                 encode(
                     ZonesDocument(
-                        symbol=self._symbol, written_ns=minute.close_ns, minute=minute.number,
-                        zones=[_zone_row(zone, self._ladder.names) for zone in zones], counts=counts, sums=self.zones.sums(),
+                        symbol=self._symbol, written_ns=minute.close_ns, minute=minute.number, step=self._step,
+                        tiers=list(self._ladder.names), zones=ZoneTable(**self.zones.table(ZONE_DIGITS)), counts=counts,
+                        sums=self.zones.sums(),
                     )
                 ),
             )
@@ -319,7 +340,8 @@ class LiquidationMaps:
             raw_buckets=int(np.count_nonzero(raw)),
             boosted_buckets=int(np.count_nonzero(combined.display.values[row] != raw)),
             tape_buckets=len(tape.keys), tape_usd=ordered_sum(tape.usd), tape_events_usd=self.tape.total_usd[row],
-            projected_buckets=len(projected), projected_usd=ordered_sum(projected.totals), opened_usd=self.projection.opened_usd[row],
+            projected_buckets=len(projected), projected_usd=ordered_sum(projected.totals),
+            opened_usd=self.projection.opened_usd[row],
         )  # fmt: skip
 
     def _config(self) -> MapConfig:
@@ -344,13 +366,15 @@ class LiquidationMaps:
         self._outputs += [
             LogOut("cycles", {
                 "event": "minute", "minute": minute.number, "src": minute.src, "close": minute.close, "events": work.events,
-                "inferences": work.inferences, "crossed_usd": work.crossed.sum(axis=1).tolist(), "pools": [len(p) for p in work.pools],
+                "inferences": work.inferences, "crossed_usd": work.crossed.sum(axis=1).tolist(),
+                "pools": [len(p) for p in work.pools],
                 "zones": list(self.zones.active), "tape_usd": list(self.tape.usd),
                 "projected_usd": [ordered_sum(one.totals) for one in self.projection.maps],
             }),
             LogOut("plot_feed", {
                 "event": "minute", "minute": minute.number, "open": minute.open, "high": minute.high, "low": minute.low,
-                "close": minute.close, "src": minute.src, "mark": minute.mark, "buy_usd": minute.buy_usd, "sell_usd": minute.sell_usd,
+                "close": minute.close, "src": minute.src, "mark": minute.mark, "buy_usd": minute.buy_usd,
+                "sell_usd": minute.sell_usd,
                 "liquidated_usd": list(minute.liquidated_usd), "oi_base": oi.total, "oi_delta_base": oi.delta,
                 "pools": [[[pool.price, pool.notional_usd, pool.intensity] for pool in side[:5]] for side in work.pools],
             }),
@@ -444,7 +468,8 @@ def boost_metrics(combined: Combined) -> dict[str, Any]:
 def balance_metrics(planes: Floats, combined: Combined) -> dict[str, Any]:
     """How the two sources compare. `planes`: float64[4, buckets], tape then projection."""
     return {
-        "event": "heatmap_balance", "tape_max_raw": float(planes[:2].max(initial=0.0)), "inf_max_raw": float(planes[2:].max(initial=0.0)),
+        "event": "heatmap_balance", "tape_max_raw": float(planes[:2].max(initial=0.0)),
+        "inf_max_raw": float(planes[2:].max(initial=0.0)),
         "tape_scale": combined.tape_p99, "inf_scale": combined.projection_p99,
         "combined_max": float(combined.raw.values.max(initial=0.0)),
     }  # fmt: skip
@@ -463,15 +488,4 @@ def _pool_row(pool: Pool, tiers: tuple[str, ...]) -> PoolRow:
         intensity=pool.intensity, strength=pool.strength, bucket_count=pool.bucket_count, tape_usd=pool.tape_usd,
         projected_usd=pool.projected_usd, source=pool.source, size_base=pool.size_base,
         tier_usd={name: usd for name, usd in zip(tiers, pool.tier_usd) if usd > 0.0},
-    )  # fmt: skip
-
-
-def _zone_row(zone: ZoneRecord, tiers: tuple[str, ...]) -> ZoneRow:
-    """Rounded as far as nobody reads: 4,000 zones must fit their document."""
-    return ZoneRow(
-        id=zone.id, side="long" if zone.side is PositionSide.LONG else "short", price=zone.price, weight=round(zone.weight, 6),
-        projected_usd=round(zone.projected_usd, 2), tape_usd=round(zone.tape_usd, 2), source=zone.source,
-        tier_contributions={name: round(part, 6) for name, part in zip(tiers, zone.tier_contributions) if part > 0.0},
-        tape_contribution=round(zone.tape_contribution, 6), created_ns=zone.created_ns, last_reinforced_ns=zone.last_reinforced_ns,
-        reinforcement_count=zone.reinforcement_count, armed=zone.armed,
     )  # fmt: skip

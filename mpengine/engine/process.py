@@ -151,16 +151,16 @@ class EngineProcess:
 
     def _load_files(self) -> None:
         """Without a checkpoint: weights and zones of an earlier run, as far as they can be read."""
-        found: dict[str, dict[str, Any] | None] = {}
-        for name in (weights_name(self._symbol), zones_name(self._symbol)):
-            path = self._paths.symbol_dir(self._symbol) / name
-            try:
-                found[name] = load_json(path)
-            except (OSError, ValueError):
-                found[name] = None
-                log.exception("%s cannot be read", name)
-        for warning in self.core.load_files(*found.values(), time.time_ns()):
+        weights, zones = (self._file(name(self._symbol)) for name in (weights_name, zones_name))
+        for warning in self.core.load_files(weights, zones, time.time_ns()):
             log.warning("%s", warning)
+
+    def _file(self, name: str) -> dict[str, Any] | None:
+        try:
+            return load_json(self._paths.symbol_dir(self._symbol) / name)
+        except (OSError, ValueError):
+            log.exception("%s cannot be read", name)
+            return None
 
     def _set_aside(self, output: LogOut | SaveOut) -> None:
         """Log lines and files: threads of their own write them."""

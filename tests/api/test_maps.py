@@ -21,14 +21,16 @@ ALIASES = {V1: "/v1/liq_heatmap", V2: "/v2/liq_heatmap", V1_HISTORY: "/v1/liq_he
            V2_HISTORY: "/v2/liq_heatmap_history", STATS: "/v2/liq_stats"}  # fmt: skip
 ADDED = [("base_asset", str), ("long_size_base", [float]), ("short_size_base", [float]), ("intensity_scale", float),
          ("coverage", dict), ("seq", int), ("epoch", int), ("snapshot_age_s", float), ("stale", bool)]  # fmt: skip
-ARRAYS = [("long_intensity", [float]), ("short_intensity", [float]), ("long_notional_usd", [float]), ("short_notional_usd", [float]),
+ARRAYS = [("long_intensity", [float]), ("short_intensity", [float]), ("long_notional_usd", [float]), ("short_notional_usd",
+          [float]),
           ("long_size_btc", [float]), ("short_size_btc", [float])]  # fmt: skip
 AXIS = [("step", float), ("price_min", float), ("price_max", float), ("prices", [float])]
 V1_KEYS = [("schema_version", int), ("symbol", str), ("ts", float), ("src", float), *AXIS, *ARRAYS, ("top_long_zones", list),
            ("top_short_zones", list), ("norm", dict), *ADDED]  # fmt: skip
 V2_KEYS = [("symbol", str), ("ts", float), ("price", float), ("range_pct", float), ("long_levels", list), ("short_levels", list),
            ("meta", dict), ("stats", dict), ("src", float), *AXIS, *ARRAYS, *ADDED]  # fmt: skip
-HISTORY_KEYS = [("t", [int]), ("prices", [float]), ("long", [int]), ("short", [int]), ("step", float), ("scale", int), ("_mode", str),
+HISTORY_KEYS = [("t", [int]), ("prices", [float]), ("long", [int]), ("short", [int]), ("step", float), ("scale", int), ("_mode",
+                str),
                 ("symbol", str), ("minutes", int), ("stride", int), ("count", int), ("src", [float]), ("norm_tape_usd", [float]),
                 ("norm_projection_usd", [float]), ("skipped_frames", int), ("first_seq", int), ("seq", int), ("epoch", int),
                 ("stale", bool), ("age_s", float)]  # fmt: skip

@@ -27,6 +27,8 @@ ROWS = [
              projected_usd=0.0, source="tape"),
 ]  # fmt: skip
 
+NAMES = {64_000.0: "L-1", 63_000.0: "L-2", 67_000.0: "S-1", 68_000.0: "S-2"}
+
 
 @pytest.fixture
 def zones(world: World) -> World:
@@ -35,7 +37,7 @@ def zones(world: World) -> World:
 
 
 def ids(world: World, query: str) -> list[str]:
-    return [zone["id"] for zone in get(world.app(), f"{ZONES}?{query}").json["zones"]]
+    return [NAMES[zone["price"]] for zone in get(world.app(), f"{ZONES}?{query}").json["zones"]]
 
 
 @pytest.mark.parametrize(
@@ -55,7 +57,8 @@ def test_a_zone_with_every_key(world: World) -> None:
     assert zone == {
         "price": 64_420.0, "side": "long", "weight": 2.9371, "created_at": NOW_MS - 45 * 60_000,
         "last_reinforced_at": NOW_MS - 60_000, "reinforcement_count": 7, "source": "inference",
-        "tier_contributions": {"100": 2.7847, "125": 0.1524}, "id": "L-3221-1", "notional_usd": 311_402.5, "tape_usd": 0.0,
+        "tier_contributions": {"100": 2.7847, "125": 0.1524}, "id": f"L-3221-{NOW_MS // 60_000 - 46}", "notional_usd": 311_402.5,
+        "tape_usd": 0.0,
         "projected_usd": 311_402.5, "age_min": 45, "dominant_leverage": 100,
     }  # fmt: skip
     assert list(zone)[:8] == ["price", "side", "weight", "created_at", "last_reinforced_at", "reinforcement_count", "source",

@@ -20,7 +20,6 @@ from mpengine.schemas import (
     BookDocument,
     BookStats,
     CalibratorDocument,
-    CalibratorTier,
     FeedsDocument,
     LevelsDocument,
     MapConfig,
@@ -30,10 +29,12 @@ from mpengine.schemas import (
     ShownZone,
     SideLevels,
     StatusDocument,
+    TierDocument,
     VenueFeed,
     ZoneCounts,
     ZoneRow,
     ZonesDocument,
+    ZoneTable,
 )
 from shm.document import DocumentWriter
 from shm.frame_ring import FrameWriter
@@ -173,19 +174,20 @@ def side_levels(**values: Any) -> SideLevels:
     return SideLevels(**{**plain, **values})
 
 
-COUNTS = ZoneCounts(active_long=3, active_short=2, weight_long=4.567, weight_short=1.234, created=9, reinforced=8, swept=2, expired=1,
+COUNTS = ZoneCounts(active_long=3, active_short=2, weight_long=4.567, weight_short=1.234, created=9, reinforced=8, swept=2,
+                    expired=1,
                     merged=1, evicted=0)  # fmt: skip
 
 
 def calibrator_document(**values: Any) -> CalibratorDocument:
     """A calibrator that has learned once."""
-    tier = CalibratorTier(weight=0.3, crossed_usd=1e6, attributed_usd=1e4, rate=0.01, evidence=5.0, score=1.1)
-    plain: dict[str, Any] = {
+    tier = TierDocument(weight=0.3, crossed_usd=1e6, attributed_usd=1e4, rate=0.01, evidence=5.0, score=1.1)
+    plain: dict[str, Any] = dict.fromkeys(CalibratorDocument.__struct_fields__, 0)
+    plain |= {
         "enabled": True, "attribution": "window", "updates": 1, "minutes_since_calibration": 3, "total_events": 42, "explained": 40,
-        "unexplained": 2, "unexplained_usd": 100.0, "far": 1, "late": 2, "rejected": 0, "pending": 0, "dropped": 0,
-        "refused_minutes": 0, "records_held": 60, "entropy_bits": 2.39, "conversion": 0.01, "volatility": 0.0015,
-        "mmr": {"binance": 0.004}, "bias_long": 0.0, "bias_short": 0.0, "near_share": None, "pools_approached": 0, "pools_crossed": 0,
-        "tiers": {"5": tier, "10": tier},
+        "unexplained": 2, "unexplained_usd": 100.0, "records": 60, "pending": 4, "dropped": 5, "entropy_bits": 2.39,
+        "conversion": 0.01, "vol": 0.0015, "mmr": {"binance": 0.004}, "mmr_samples": {"binance": 3}, "bias_long": 0.0,
+        "bias_short": 0.0, "near_share": None, "hit_share": None, "mean_miss": None, "tiers": {"5": tier, "10": tier},
     }  # fmt: skip
     return CalibratorDocument(**{**plain, **values})
 
@@ -198,14 +200,33 @@ def levels_document(frame: Frame, symbol: str = "BTC", **values: Any) -> LevelsD
         "events_in_minute": 3, "inferences": 17, "inferences_in_minute": 1, "weights": {"5": 0.5, "10": 0.0, "20": 0.5},
         "zones": COUNTS, "calibrator": calibrator_document(),
         "config": MapConfig(step=frame.step, tape_weight=0.35, projection_weight=0.65, decay_per_min=0.995, sweep_reduction=0.7,
-                            cluster_radius_pct=0.005, min_pool_usd=1000.0, disabled_tiers=[10], mmr={"binance": 0.004, "bybit": 0.005},
+                            cluster_radius_pct=0.005, min_pool_usd=1000.0, disabled_tiers=[10], mmr={"binance": 0.004,
+                            "bybit": 0.005},
                             attribution="window", weights_valid_from_ns=None),
     }  # fmt: skip
     return LevelsDocument(**{**plain, **values})
 
 
-def zone_row(identity: str = "L-3221-1", **values: Any) -> ZoneRow:
-    """A long zone of one tier, created 45 minutes ago."""
+TIERS = ["20", "25", "50", "100", "125"]
+
+
+def zone_table(zones: list[ZoneRow], step: float = 20.0) -> ZoneTable:
+    """Zones as the columns that the engine publishes."""
+    tiers = [(at, TIERS.index(tier), part) for at, zone in enumerate(zones) for tier, part in zone.tier_contributions.items()]
+    return ZoneTable(
+        side=[int(zone.side == "short") for zone in zones], bucket=[round(zone.price / step) for zone in zones],
+        weight=[zone.weight for zone in zones], projected_usd=[zone.projected_usd for zone in zones],
+        tape_usd=[zone.tape_usd for zone in zones], tape_part=[zone.tape_contribution for zone in zones],
+        created=[zone.created_ns // (60 * SECOND_NS) - 1 for zone in zones],
+        last=[zone.last_reinforced_ns // (60 * SECOND_NS) - 1 for zone in zones],
+        count=[zone.reinforcement_count for zone in zones], armed=[zone.armed for zone in zones],
+        source=[("", "inference", "tape", "combined").index(zone.source) for zone in zones],
+        tier_zone=[row[0] for row in tiers], tier=[row[1] for row in tiers], tier_value=[row[2] for row in tiers],
+    )  # fmt: skip
+
+
+def zone_row(identity: str = "", **values: Any) -> ZoneRow:
+    """A long zone of one tier, created 45 minutes ago. `identity`: for the reader; the published one is made of the zone."""
     plain: dict[str, Any] = {
         "id": identity, "side": "long", "price": 64_420.0, "weight": 2.93714, "projected_usd": 311_402.5, "tape_usd": 0.0,
         "source": "inference", "tier_contributions": {"100": 2.7847, "125": 0.15244}, "tape_contribution": 0.0,
@@ -423,8 +444,8 @@ class World:
 
     def add_zones(self, zones: list[ZoneRow], symbol: str = "BTC", **values: Any) -> int:
         at_ns = self.clock.now_ms * MS
-        document = ZonesDocument(symbol=symbol, written_ns=at_ns, minute=at_ns // (60 * SECOND_NS) - 1, zones=zones, counts=COUNTS,
-                                 sums={}, **values)  # fmt: skip
+        document = ZonesDocument(symbol=symbol, written_ns=at_ns, minute=at_ns // (60 * SECOND_NS) - 1, step=20.0, tiers=TIERS,
+                                 zones=zone_table(zones), counts=COUNTS, sums={}, **values)  # fmt: skip
         return self.documents(symbol).publish(DocumentId.ZONES, schemas.encode(document), ts_ns=at_ns, published_ns=at_ns)
 
     def add_candle(self, bar: Any, symbol: str = "BTC") -> int:

@@ -112,7 +112,11 @@ class KnownMarket:
         limit = bankruptcy_price(side, position.entry, position.leverage)
         rate = abs(position.liquidation / limit - 1.0)
         # As the field of the venue says it: the rate of its first bracket beyond the trigger.
-        told = limit if math.isclose(rate, self.mmr, rel_tol=0.05) else position.liquidation * (1 - self.mmr if side is LONG else 1 + self.mmr)
+        told = (
+            limit
+            if math.isclose(rate, self.mmr, rel_tol=0.05)
+            else position.liquidation * (1 - self.mmr if side is LONG else 1 + self.mmr)
+        )
         return self._event(Kind.LIQUIDATION, told, qty, self.told_side(side))
 
     def _event(self, kind: Kind, price: float, qty: float = 0.0, side: int = 0) -> bytes:
