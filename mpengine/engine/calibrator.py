@@ -392,8 +392,11 @@ class Calibrator:
         }  # fmt: skip
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state_of`."""
-        self._set_weights(np.frombuffer(state["weights"]).copy())
+        """Go on from `state_of`. Raises ValueError for the state of another ladder."""
+        weights = np.frombuffer(state["weights"]).copy()
+        if weights.shape != self._weights.shape:
+            raise ValueError("calibrator state of another ladder")
+        self._set_weights(weights)
         self._sound = np.frombuffer(state["sound"]).copy()
         self._enabled, self._low = True, state["low"]
         self._strategy.restore(state["strategy"])

@@ -99,7 +99,8 @@ def _lift(weights: Weights, middle: npt.NDArray[np.bool_], others: npt.NDArray[n
     if not middle.any() or not others.any() or mass >= MIN_MASS_MID:
         return weights
     lifted = weights.copy()
-    lifted[middle] = weights[middle] * (MIN_MASS_MID / mass) if mass > 0.0 else MIN_MASS_MID / middle.sum()
+    # Shares first: a factor to a mass near the smallest number would be infinite.
+    lifted[middle] = weights[middle] / mass * MIN_MASS_MID if mass > 0.0 else MIN_MASS_MID / middle.sum()
     lifted[others] = weights[others] * ((1.0 - MIN_MASS_MID) / weights[others].sum())
     return lifted
 
@@ -116,7 +117,7 @@ def fill_water(weights: Weights, enabled: npt.NDArray[np.bool_], cap: float) -> 
         free = enabled & ~capped
         rest = 1.0 - cap * float(capped.sum())
         mass = filled[free].sum()
-        filled[free] = filled[free] * (rest / mass) if mass > 0.0 else rest / max(1, int(free.sum()))
+        filled[free] = filled[free] / mass * rest if mass > 0.0 else rest / max(1, int(free.sum()))
     return filled
 
 
