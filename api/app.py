@@ -27,15 +27,17 @@ from api.feeds import Feeds
 from api.health import Health
 from api.hooks import NOSNIFF, REQUEST_ID, Around, Counts, access, install_errors, request_ids
 from api.liquidations import LiquidationRows
+from api.maps import MapFrames
 from api.media import JsonHandler
 from api.oi import OpenInterest
-from api.resources import candles, depth, depth_stats, liquidations, oi
+from api.resources import candles, depth, depth_stats, liquidations, maps, oi, zones
 from api.resources.data import target_of
 from api.resources.health import HealthResource, LiveResource, ReadyResource
 from api.resources.service import TimeResource
 from api.settings import read_settings, settings_path
 from api.sources import Sources
 from mpengine.config import Settings
+from mpengine.heatmap import Mix
 from shm.board_words import Word
 
 TURN_S: Final = 1.0
@@ -62,6 +64,14 @@ def routes(context: Context, health: Health) -> list[tuple[tuple[str, ...], obje
         ((candles.ROUTE, "/v4/candles"), candles.Candles(context)),
         ((oi.ROUTE, "/v1/oi"), oi.Oi(context)),
         ((liquidations.ROUTE, "/v4/liquidations"), liquidations.Liquidations(context)),
+        ((maps.V1, "/v1/liq_heatmap"), maps.First(context)),
+        ((maps.V1_HISTORY, "/v1/liq_heatmap_history"), maps.FirstHistory(context)),
+        ((maps.V2, "/v2/liq_heatmap"), maps.Second(context)),
+        ((maps.V2_HISTORY, "/v2/liq_heatmap_history"), maps.SecondHistory(context)),
+        ((maps.STATS, "/v2/liq_stats"), maps.Stats(context)),
+        ((zones.ZONES, "/v3/liq_zones"), zones.Zones(context)),
+        ((zones.SUMMARY, "/v3/liq_zones_summary"), zones.Summary(context)),
+        ((zones.HEATMAP, "/v3/liq_heatmap"), zones.Heatmap(context)),
     ]
 
 
@@ -203,6 +213,7 @@ def create_app(settings: Settings, sources: Sources | None = None, clock: Clock 
     sources = sources or Sources(settings, clock)
     api = settings.api
     frames = {name: DepthFrames(files) for name, files in sources.symbols.items()}
+    mix = Mix(settings.engine.tape_weight, settings.engine.projection_weight)
     interest = {name: OpenInterest(files) for name, files in sources.symbols.items()}
     return Service(
         Context(
@@ -212,6 +223,8 @@ def create_app(settings: Settings, sources: Sources | None = None, clock: Clock 
             candles={name: CandleBars(files.candles) for name, files in sources.symbols.items()},
             oi=interest,
             liquidations={name: LiquidationRows(files.liquidations) for name, files in sources.symbols.items()},
+            maps={name: MapFrames(files, mix) for name, files in sources.symbols.items()},
+            mix=mix,
             coverage={name: SymbolCoverage(settings, name, frames[name], interest[name]) for name in sources.symbols},
             feeds=Feeds(settings, sources.feeds),
             cache=Cache(entries=api.cache_entries, size=api.cache_bytes, body=api.cache_body_bytes),

@@ -12,9 +12,11 @@ from api.clock import Clock
 from api.depth import DepthFrames
 from api.feeds import Feeds
 from api.liquidations import LiquidationRows
+from api.maps import MapFrames
 from api.oi import OpenInterest
 from api.sources import Sources
 from mpengine.config import Settings
+from mpengine.heatmap import Mix
 
 
 @dataclass(slots=True)
@@ -36,6 +38,8 @@ class Context:
     candles: Mapping[str, CandleBars]
     oi: Mapping[str, OpenInterest]
     liquidations: Mapping[str, LiquidationRows]
+    maps: Mapping[str, MapFrames]
+    mix: Mix
     coverage: Mapping[str, SymbolCoverage]
     feeds: Feeds
     cache: Cache

@@ -49,7 +49,7 @@ class DepthFrames:
             self._rows, self._file = {}, file
         head = reader.head()
         start = max(0, head - count)
-        for first, stop in _runs([number for number in range(start, head) if number not in self._rows]):
+        for first, stop in runs([number for number in range(start, head) if number not in self._rows]):
             self._rows.update((row.number, row) for row in decode_rows(reader.bulk(first, stop).rows))
         for number in [number for number in self._rows if number < head - reader.spec.slots]:
             del self._rows[number]
@@ -89,7 +89,7 @@ def _read_newest(reader: FrameReader) -> DepthFrame | None:
     return None
 
 
-def _runs(numbers: list[int]) -> Iterator[tuple[int, int]]:
+def runs(numbers: list[int]) -> Iterator[tuple[int, int]]:
     """Ascending numbers as ranges (first, stop) without holes, at most CHUNK long."""
     begins = [0, *(index for index, (one, two) in enumerate(pairwise(numbers), 1) if two != one + 1), len(numbers)]
     for begin, end in pairwise(begins):

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from mpengine import schemas
-from mpengine.schemas import BookDocument, FeedsDocument, OiDocument, StatusDocument
+from mpengine.schemas import BookDocument, FeedsDocument, LevelsDocument, OiDocument, StatusDocument, ZonesDocument
 from shm.slots import Slot
 
 log = logging.getLogger("api.documents")
 
-D = TypeVar("D", BookDocument, StatusDocument, FeedsDocument, OiDocument)
+D = TypeVar("D", BookDocument, StatusDocument, FeedsDocument, OiDocument, LevelsDocument, ZonesDocument)
 
 
 @dataclass(frozen=True, slots=True)

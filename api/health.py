@@ -195,16 +195,22 @@ class Health:
             "ob_step": one.book_step,
             "base_asset": one.base_asset,
             "data_since_ms": None if since_ns is None else since_ns // 1_000_000,
-            "calibrator": {
-                "enabled": False,
-                "total_events": 0,
-                "snapshots": 0,
-                "minutes_since_calibration": None,
-                "pending": 0,
-                "dropped": 0,
-            },
+            "calibrator": self._calibrator(name),
             "books": {venue: book_stats.state for venue, book_stats in books.items()},
             "open_interest": oi_ages,
+        }
+
+    def _calibrator(self, name: str) -> dict[str, Any]:
+        """The calibrator as of the newest map; `snapshots`: minutes it holds."""
+        pair = self._context.maps[name].newest()
+        found = None if pair is None else pair.levels.content.calibrator
+        return {
+            "enabled": found is not None and found.enabled,
+            "total_events": 0 if found is None else found.total_events,
+            "snapshots": 0 if found is None else found.records,
+            "minutes_since_calibration": None if found is None else found.minutes_since_calibration,
+            "pending": 0 if found is None else found.pending,
+            "dropped": 0 if found is None else found.dropped,
         }
 
     # --- venues and processes -----------------------------------------------------------------------------------------

@@ -183,9 +183,18 @@ SIDE: Final = OptionalChoice("side", ("long", "short"))
 VENUE: Final = OptionalChoice("venue", tuple(venue.label for venue in Venue if venue))
 MIN_USD: Final = Number("min_usd", 0.0, inclusive=True)
 
+MIN_NOTIONAL: Final = Number("min_notional", 0.0, inclusive=True)
+MIN_LEVERAGE: Final = Integer("min_leverage", None, 0, 250)
+MAX_LEVERAGE: Final = Integer("max_leverage", None, 0, 250)
+MIN_WEIGHT: Final = Number("min_weight", 0.0, 5.0, inclusive=True)
+
 DEPTH: Final = (RANGE_PCT, STEP, PRICE_MIN, PRICE_MAX, FORMAT)
 DEPTH_HISTORY: Final = (MINUTES, STRIDE, *DEPTH)
 CANDLES: Final = (INTERVAL, LIMIT, TO_MS)
+MAP_V2: Final = (MIN_NOTIONAL,)
+MAP_HISTORY: Final = (MINUTES, STRIDE)
+ZONES: Final = (SIDE, MIN_LEVERAGE, MAX_LEVERAGE, MIN_WEIGHT)
+ZONES_HEATMAP: Final = (MIN_NOTIONAL, MIN_LEVERAGE, MAX_LEVERAGE, MIN_WEIGHT)
 LIQUIDATIONS: Final = (AFTER, BEFORE, EPOCH, PAGE, SIDE, VENUE, MIN_USD)
 
 

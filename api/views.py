@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -66,6 +66,21 @@ class DepthRow:
     def last(self) -> int:
         """Index of the last bucket."""
         return self.origin + int(self.cells.shape[1]) - 1
+
+
+class GridRow(Protocol):
+    """A frame as a row of a picture: uint8[side, bucket] from bucket `origin` of a grid of `step`, around `src`."""
+
+    @property
+    def origin(self) -> int: ...
+    @property
+    def step(self) -> float: ...
+    @property
+    def src(self) -> float: ...
+    @property
+    def cells(self) -> Cells: ...
+    @property
+    def last(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,7 +295,7 @@ class Picture:
         return price_of(self.origin, self.step), price_of(self.origin + self.buckets - 1, self.step)
 
 
-def picture(rows: Sequence[DepthRow], window: Window) -> Picture:
+def picture(rows: Sequence[GridRow], window: Window) -> Picture:
     """Rows of one step (the last one is the newest) on one axis: the union of what the window leaves of each.
 
     Raises ApiError 400 where prices given by the caller leave more than 4,000 rows; without them the axis is cut symmetrically
@@ -301,7 +316,7 @@ def picture(rows: Sequence[DepthRow], window: Window) -> Picture:
     return Picture(low, window.step(base), cells)
 
 
-def _bounded(low: int, high: int, window: Window, newest: DepthRow) -> tuple[int, int]:
+def _bounded(low: int, high: int, window: Window, newest: GridRow) -> tuple[int, int]:
     if high - low < MAX_ROWS:
         return low, high
     if (window.low, window.high) != (None, None):

@@ -6,12 +6,29 @@ Times are int64 nanoseconds UTC of the event clock unless the name says otherwis
 
 from __future__ import annotations
 
-from typing import Final, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 from msgspec import Struct
 
+from shm.grid import price_of
+
 DOCUMENT_SCHEMA: Final = 1
+_MINUTE_NS: Final = 60 * 1_000_000_000
+_ZONE_COLUMNS: Final = (
+    "side",
+    "bucket",
+    "weight",
+    "projected_usd",
+    "tape_usd",
+    "tape_part",
+    "created",
+    "last",
+    "count",
+    "armed",
+    "source",
+)
+_ZONE_SOURCES: Final[tuple[Any, ...]] = (None, "inference", "tape", "combined")
 
 BookState = Literal["unsynced", "syncing", "synced"]
 GapType = Literal["", "pu_mismatch", "u_gap"]
@@ -193,10 +210,246 @@ class FeedsDocument(Struct, frozen=True, kw_only=True):
     venues: dict[str, VenueFeed]
 
 
-_Document = TypeVar("_Document", BookDocument, StatusDocument, FeedsDocument, OiDocument)
+class PoolRow(Struct, frozen=True, kw_only=True):
+    """A pool of one side. Prices USD; `notional_usd` = tape + projected, modelled exposure; `tier_usd`: projected USD by tier."""
+
+    price: float
+    price_low: float
+    price_high: float
+    notional_usd: float
+    intensity: float
+    strength: float
+    bucket_count: int
+    tape_usd: float
+    projected_usd: float
+    source: Literal["tape", "inference", "combined"]
+    size_base: float
+    tier_usd: dict[str, float]
 
 
-def encode(document: BookDocument | StatusDocument | FeedsDocument | OiDocument) -> bytes:
+class ShownZone(Struct, frozen=True, kw_only=True):
+    """A zone that is shown because it has been among the strongest pools for a while."""
+
+    price: float
+    strength: float
+    age_min: int
+
+
+class SideLevels(Struct, frozen=True, kw_only=True):
+    """What one side's map holds. `*_buckets`: with USD, inside the frame grid or not; `raw`, `boosted`: positive on the grid.
+
+    `tape_events_usd`, `opened_usd`: all of this state's life; `tape_usd`, `projected_usd`: standing.
+    """
+
+    pools: list[PoolRow]
+    shown: list[ShownZone]
+    raw_buckets: int
+    boosted_buckets: int
+    tape_buckets: int
+    tape_usd: float
+    tape_events_usd: float
+    projected_buckets: int
+    projected_usd: float
+    opened_usd: float
+
+
+class ZoneCounts(Struct, frozen=True, kw_only=True):
+    """Zones that stand, their weight, and what happened to zones so far."""
+
+    active_long: int
+    active_short: int
+    weight_long: float
+    weight_short: float
+    created: int
+    reinforced: int
+    swept: int
+    expired: int
+    merged: int
+    evicted: int
+
+
+class TierDocument(Struct, frozen=True, kw_only=True):
+    """One tier. `rate`: liquidated per crossed USD (strategy `event`: share of what lies at the level); None where unknown.
+
+    `crossed_usd`: None in strategy `event`. `score`: what the weights of now would be judged by; None where nothing would be.
+    """
+
+    weight: float
+    crossed_usd: float | None
+    attributed_usd: float
+    rate: float | None
+    evidence: float
+    score: float | None
+
+
+class CalibratorDocument(Struct, frozen=True, kw_only=True):
+    """What a calibrator publishes (section 13.9). Counters since the engine's state began, USD as numbers, missing as None.
+
+    `total_events` = `explained` + `unexplained` + `dropped` + `waiting`; `pending`: those of `waiting` whose own record will not
+    come. `late`: events that came after their minute was rolled. `updates`: 15-minute updates, of which `moves` changed weights.
+    `near_share`: events within 4 buckets of a positive bucket of the map before their minute.
+    """
+
+    enabled: bool
+    attribution: Literal["window", "event"]
+    updates: int
+    moves: int
+    minutes_since_calibration: int | None
+    total_events: int
+    explained: int
+    unexplained: int
+    unexplained_usd: float
+    far: int
+    late: int
+    rejected: int
+    waiting: int
+    pending: int
+    dropped: int
+    records: int
+    records_refused: int
+    tiers: dict[str, TierDocument]
+    entropy_bits: float
+    conversion: float | None
+    vol: float
+    mmr: dict[str, float]
+    mmr_samples: dict[str, int]
+    mmr_dropped: int
+    bias_long: float
+    bias_short: float
+    near_events: int
+    near_share: float | None
+    pools_approached: int
+    pools_crossed: int
+    hit_share: float | None
+    mean_miss: float | None
+
+
+class MapConfig(Struct, frozen=True, kw_only=True):
+    """With what a map was made. `mmr`: maintenance margin rate in force by venue."""
+
+    step: float
+    tape_weight: float
+    projection_weight: float
+    decay_per_min: float
+    sweep_reduction: float
+    cluster_radius_pct: float
+    min_pool_usd: float
+    disabled_tiers: list[int]
+    mmr: dict[str, float]
+    attribution: Literal["window", "event"]
+    weights_valid_from_ns: int | None
+
+
+class LevelsDocument(Struct, frozen=True, kw_only=True):
+    """Document LEVELS: with each liquidation frame, linked to its number and made of the same state.
+
+    `minute`: number of the minute (epoch minutes of its open). `src`: (O + H + L + C)/4, `close`: closing price. `events`,
+    `inferences`: accepted liquidations and openings so far; `..._in_minute`: of this minute. `tiers`: the ladder's, ascending.
+    """
+
+    schema_version: int = DOCUMENT_SCHEMA
+    symbol: str
+    written_ns: int
+    minute: int
+    src: float
+    close: float
+    coverage: int
+    long: SideLevels
+    short: SideLevels
+    events: int
+    events_in_minute: int
+    inferences: int
+    inferences_in_minute: int
+    weights: dict[str, float]
+    zones: ZoneCounts
+    calibrator: CalibratorDocument
+    config: MapConfig
+
+
+class ZoneTable(Struct, frozen=True, kw_only=True):
+    """Zones as columns of equal length, so that thousands of them cost little: `side` 0 long, 1 short, `created` and `last`
+    reinforced in epoch minutes, `source` 1 inference, 2 tape, 3 both.
+
+    Tiers are sparse: value `tier_value[i]` of tier number `tier[i]` belongs to zone `tier_zone[i]`.
+    """
+
+    side: list[int]
+    bucket: list[int]
+    weight: list[float]
+    projected_usd: list[float]
+    tape_usd: list[float]
+    tape_part: list[float]
+    created: list[int]
+    last: list[int]
+    count: list[int]
+    armed: list[bool]
+    source: list[int]
+    tier_zone: list[int]
+    tier: list[int]
+    tier_value: list[float]
+
+
+class ZoneRow(Struct, frozen=True, kw_only=True):
+    """A zone. USD decays with the weight; `tier_contributions`, `tape_contribution` are in weight units and add up to it."""
+
+    id: str
+    side: Literal["long", "short"]
+    price: float
+    weight: float
+    projected_usd: float
+    tape_usd: float
+    source: Literal["tape", "inference", "combined"]
+    tier_contributions: dict[str, float]
+    tape_contribution: float
+    created_ns: int
+    last_reinforced_ns: int
+    reinforcement_count: int
+    armed: bool
+
+
+class ZonesDocument(Struct, frozen=True, kw_only=True):
+    """Document ZONES: every rolled minute, linked to its frame. `sums`: side -> weight and USD by tier.
+
+    `tiers`: names of the ladder's tiers. `step`: price of a bucket is its number times this.
+    """
+
+    schema_version: int = DOCUMENT_SCHEMA
+    symbol: str
+    written_ns: int
+    minute: int
+    step: float
+    tiers: list[str]
+    zones: ZoneTable
+    counts: ZoneCounts
+    sums: dict[str, dict[str, float]]
+
+    @property
+    def rows(self) -> list[ZoneRow]:
+        """The zones one by one. Raises ValueError where columns do not belong together."""
+        table = self.zones
+        parts: list[dict[str, float]] = [{} for _ in table.side]
+        for zone, tier, value in zip(table.tier_zone, table.tier, table.tier_value, strict=True):
+            parts[zone][self.tiers[tier]] = value
+        columns = (getattr(table, name) for name in _ZONE_COLUMNS)
+        return [
+            ZoneRow(
+                id=f"{'LS'[side]}-{bucket}-{created}", side="short" if side else "long", price=price_of(bucket, self.step),
+                weight=weight, projected_usd=projected, tape_usd=tape, source=_ZONE_SOURCES[source],
+                tier_contributions=tiers, tape_contribution=part, created_ns=(created + 1) * _MINUTE_NS,
+                last_reinforced_ns=(last + 1) * _MINUTE_NS, reinforcement_count=count, armed=armed,
+            )
+            for side, bucket, weight, projected, tape, part, created, last, count, armed, source, tiers in zip(
+                *columns, parts, strict=True
+            )
+        ]  # fmt: skip
+
+
+_Document = TypeVar("_Document", BookDocument, StatusDocument, FeedsDocument, OiDocument, LevelsDocument, ZonesDocument)
+
+
+def encode(
+    document: BookDocument | StatusDocument | FeedsDocument | OiDocument | LevelsDocument | ZonesDocument,
+) -> bytes:
     """JSON bytes of a document."""
     return msgspec.json.encode(document)
 

@@ -13,7 +13,6 @@ from typing import Any, Final, Literal
 import msgspec
 import numpy as np
 import numpy.typing as npt
-from msgspec import Struct
 
 from mpengine.brackets import Bracket
 from mpengine.engine.attribution import (
@@ -47,6 +46,7 @@ from mpengine.engine.estimators import (
 from mpengine.engine.inference import SIDES
 from mpengine.engine.leverage import TierLadder, allowed, entropy_bits
 from mpengine.engine.log_records import LogOut
+from mpengine.schemas import CalibratorDocument, TierDocument
 from shm.grid import buckets_of
 from shm.records import Venue
 
@@ -61,62 +61,6 @@ SAFETY_WINDOWS: Final = 3
 WEIGHTS_SCHEMA: Final = 3
 OLD_WEIGHTS_SCHEMA: Final = 2
 WEIGHT_DIGITS: Final = 6
-
-
-class TierDocument(Struct, frozen=True, kw_only=True):
-    """One tier. `rate`: liquidated per crossed USD (strategy `event`: share of what lies at the level); None where unknown.
-
-    `crossed_usd`: None in strategy `event`. `score`: what the weights of now would be judged by; None where nothing would be.
-    """
-
-    weight: float
-    crossed_usd: float | None
-    attributed_usd: float
-    rate: float | None
-    evidence: float
-    score: float | None
-
-
-class CalibratorDocument(Struct, frozen=True, kw_only=True):
-    """What a calibrator publishes (section 13.9). Counters since the engine's state began, USD as numbers, missing as None.
-
-    `total_events` = `explained` + `unexplained` + `dropped` + `waiting`; `pending`: those of `waiting` whose own record will not
-    come. `late`: events that came after their minute was rolled. `updates`: 15-minute updates, of which `moves` changed weights.
-    `near_share`: events within 4 buckets of a positive bucket of the map before their minute.
-    """
-
-    enabled: bool
-    attribution: Literal["window", "event"]
-    updates: int
-    moves: int
-    minutes_since_calibration: int | None
-    total_events: int
-    explained: int
-    unexplained: int
-    unexplained_usd: float
-    far: int
-    late: int
-    rejected: int
-    waiting: int
-    pending: int
-    dropped: int
-    records: int
-    records_refused: int
-    tiers: dict[str, TierDocument]
-    entropy_bits: float
-    conversion: float | None
-    vol: float
-    mmr: dict[str, float]
-    mmr_samples: dict[str, int]
-    mmr_dropped: int
-    bias_long: float
-    bias_short: float
-    near_events: int
-    near_share: float | None
-    pools_approached: int
-    pools_crossed: int
-    hit_share: float | None
-    mean_miss: float | None
 
 
 def stepped(weights: Floats, scores: Floats, evidence: Floats) -> Floats:

@@ -13,7 +13,7 @@ of less than that only holds time still.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -26,9 +26,11 @@ from mpengine.engine.canary import Canaries
 from mpengine.engine.candles import MINUTE_NS, MinuteBar
 from mpengine.engine.depth_frames import SLOT_NS, DepthFrames
 from mpengine.engine.ladder import BadLevels, LevelBlock
+from mpengine.engine.liquidation_maps import LiquidationMaps, MapOut, Minute, SaveOut
+from mpengine.engine.liquidations import REFERENCE_MARK_NS, BadEvent, Event, LiquidationOut, Liquidations
 from mpengine.engine.liquidations import VENUES as LIQUIDATION_VENUES
-from mpengine.engine.liquidations import BadEvent, Event, LiquidationOut, Liquidations
-from mpengine.engine.open_interest import OpenInterest
+from mpengine.engine.log_records import LogOut
+from mpengine.engine.open_interest import OiMinute, OpenInterest
 from mpengine.engine.prices import MARK_FRESH_NS, Prices
 from mpengine.engine.wire_book import WireBook
 from mpengine.schemas import BookDocument, ErrorRow, RatioValue, StatusDocument, encode
@@ -49,7 +51,7 @@ from shm.records import (
     Venue,
 )
 
-STATE_SCHEMA: Final = 3
+STATE_SCHEMA: Final = 4
 MID_STALE_NS: Final = 60 * SECOND
 RECOVERED_NS: Final = 3600 * SECOND
 MAX_ERRORS: Final = 32
@@ -92,7 +94,7 @@ class ClockOut(NamedTuple):
     now_ns: int
 
 
-Output = FrameOut | CandleOut | LiquidationOut | DocumentOut | ClockOut
+Output = FrameOut | CandleOut | LiquidationOut | DocumentOut | ClockOut | MapOut | SaveOut | LogOut
 
 
 class Refused(ValueError):
@@ -104,7 +106,8 @@ class SymbolCore:
 
     __slots__ = (
         "_bar", "_behind_since_ns", "_block", "_canaries", "_errors", "_frames", "_handlers", "_last_depth_open_ns",
-        "_last_minute", "_liquidations", "_oi", "_one", "_outputs", "_prices", "_ratios", "_settings", "_totals", "books",
+        "_last_minute", "_liquidations", "_maps", "_oi", "_one", "_outputs", "_polled", "_prices", "_ratios", "_settings",
+        "_totals", "books",
         "counters", "data_since_ns", "now_ns", "symbol",
     )  # fmt: skip
 
@@ -118,8 +121,10 @@ class SymbolCore:
         self.books = _books(settings, symbol)
         self._frames = DepthFrames(one.book_step, one.book_range)
         self._bar = MinuteBar()
-        self._liquidations = Liquidations(one.default_mmr)
-        self._canaries = Canaries(_liquidation_venues(settings, symbol))
+        self._maps = LiquidationMaps(symbol, settings)
+        self._liquidations = Liquidations(self._maps.mmr)
+        self._polled = _liquidation_venues(settings, symbol)  # they are also those whose open interest is polled
+        self._canaries = Canaries(self._polled)
         self._oi = OpenInterest()
         self._prices = Prices(Venue[settings.engine.primary_venue.upper()])
         self._ratios: dict[RatioKind, RatioValue] = {}
@@ -261,9 +266,13 @@ class SymbolCore:
     def _on_liquidation(self, body: bytes, offset: int) -> None:
         _, venue, side, flags, _, venue_ns, recv_ns, _, _, price, qty, average = EVENT.unpack_from(body, offset)
         event = Event(Venue(venue), PositionSide(side), flags, venue_ns, recv_ns, price, qty, average)
-        realised = self._liquidations.on_event(event, self._prices.mark(self.now_ns), self.now_ns)
+        mark = self._prices.mark(self.now_ns)
+        reference = self._liquidations.reference(mark, self.now_ns)
+        realised = self._liquidations.on_event(event, reference, self.now_ns)
         if realised is None:
             self.counters["event_rejected"] += 1
+            self._maps.on_rejected(event)
+            self._drain_maps()
             return
         self.counters["liquidations"] += 1
         self.counters["far"] += LiquidationFlag.FAR in realised.flags
@@ -273,6 +282,17 @@ class SymbolCore:
         output = self._liquidations.out(realised, self.now_ns)
         if output is not None:
             self._outputs.append(output)
+        fresh = mark.value if mark is not None and self.now_ns - mark.at_ns <= REFERENCE_MARK_NS else None
+        self._maps.on_liquidation(event, realised, reference, fresh)
+        self._drain_maps()
+
+    def _drain_maps(self) -> None:
+        """What the maps gave out; log lines get the engine time."""
+        for output in self._maps.outputs():
+            if isinstance(output, LogOut):
+                self._outputs.append(LogOut(output.kind, {"ts_ns": self.now_ns, **output.record}))
+            else:
+                self._outputs.append(output)
 
     def _on_ratio(self, body: bytes, offset: int) -> None:
         _, _, which, _, _, venue_ns, _, _, _, ratio, _, _ = EVENT.unpack_from(body, offset)
@@ -380,6 +400,9 @@ class SymbolCore:
         self._behind_since_ns = None
         self._prices.clear()
         self._liquidations.on_clock_set_back()
+        weights = self._maps.calibrator.weights_file(now_ns)
+        self._maps = LiquidationMaps(self.symbol, self._settings)
+        self.load_files(weights, None, now_ns)
         self._ratios.clear()
         self._last_minute = None
         self._oi = OpenInterest()
@@ -436,23 +459,59 @@ class SymbolCore:
             self._bar.reset()
             return
         minutes = minute - self._last_minute if self._last_minute is not None else 1
+        bar, self._bar = self._bar, MinuteBar()  # a bar that cannot be made is missing; it never runs on into the next minute
+        oi = self._oi.on_rollover(close_ns)
         try:
-            record = self._bar.close_at(
+            record = bar.close_at(
                 close_ns,
                 mark=mark.value if mark is not None else None,
                 funding=funding.value if funding is not None and close_ns - funding.at_ns <= MARK_FRESH_NS else None,
-                oi=self._oi.on_rollover(close_ns),
+                oi=oi,
                 minutes=minutes,
             )
         except Exception:
             self._totals["minutes_skipped"] += 1
             raise
-        finally:
-            self._bar.reset()  # a bar that cannot be made is missing; it never runs on into the next minute
         self._liquidations.on_minute(float(record["src"]))
         self._outputs.append(CandleOut(record))
         self._totals["minutes_rolled"] += 1
         self._last_minute = minute
+        self._roll_maps(self._ended(minute, minutes, bar, float(record["src"]), mark.value if mark is not None else None, oi))
+
+    def _ended(self, number: int, minutes: int, bar: MinuteBar, src: float, mark: float | None, oi: OiMinute) -> Minute:
+        """The minute as the maps take it."""
+        (buy_usd, _), (sell_usd, _) = bar.taker[TakerSide.BUY], bar.taker[TakerSide.SELL]
+        assert bar.open is not None  # a bar without is no minute
+        return Minute(
+            number=number, minutes=minutes, open=bar.open, high=bar.high, low=bar.low, close=bar.close, src=src, mark=mark,
+            buy_usd=buy_usd, sell_usd=sell_usd, oi=oi, coverage=self._minute_coverage(number, bar, oi), venues=bar.venues,
+            liquidated_usd=(bar.liquidated[PositionSide.LONG][0], bar.liquidated[PositionSide.SHORT][0]),
+            venue_ns=max((book.last_venue_ns for book in self.books.values()), default=0),
+        )  # fmt: skip
+
+    def _minute_coverage(self, number: int, bar: MinuteBar, oi: OiMinute) -> Coverage:
+        close_ns = (number + 1) * MINUTE_NS
+        stale = any(venue not in oi.by_venue for venue in self._polled) or any(
+            not book.counts_at(close_ns) for book in self.books.values()
+        )
+        since = self.data_since_ns
+        flags = (
+            (bar.gap, Coverage.GAP),
+            (since is not None and since - SECOND > close_ns - MINUTE_NS, Coverage.PARTIAL),
+            (stale, Coverage.STALE_SOURCE),
+            (oi.delta is None, Coverage.OI_MISSING),
+            (bar.fallback, Coverage.FALLBACK_PRICE),
+        )
+        coverage = self._recovered(close_ns)
+        for holds, flag in flags:
+            coverage |= flag if holds else Coverage.NONE
+        return coverage
+
+    def _roll_maps(self, minute: Minute) -> None:
+        for name, step in self._maps.steps(minute):
+            self._step(f"minute.{name}", step)
+        self._liquidations.rates = self._maps.mmr
+        self._drain_maps()
 
     # documents ---------------------------------------------------------------------------------------------------------
 
@@ -536,6 +595,18 @@ class SymbolCore:
         """See `Liquidations.number_from`."""
         self._liquidations.number_from(number, after_ns, published_then)
 
+    # files -------------------------------------------------------------------------------------------------------------
+
+    def files(self) -> list[SaveOut]:
+        """The files of this moment: what a stop leaves beside the checkpoint."""
+        return self._maps.files(self.now_ns)
+
+    def load_files(self, weights: Mapping[str, Any] | None, zones: Mapping[str, Any] | None, now_ns: int) -> list[str]:
+        """Go on from the files of an earlier run where no checkpoint of this version is. Text: what was wrong with them."""
+        told = self._maps.load_files(weights, zones, now_ns // MINUTE_NS)
+        self._liquidations.rates = self._maps.mmr
+        return told
+
     # checkpoint --------------------------------------------------------------------------------------------------------
 
     def state_of(self) -> dict[str, Any]:
@@ -556,6 +627,7 @@ class SymbolCore:
             "bar": self._bar.state_of(),
             "oi": self._oi.state_of(),
             "liquidations": self._liquidations.state_of(),
+            "maps": self._maps.state_of(),
             "canaries": self._canaries.state_of(),
             "frames": self._frames.state_of(),
             "books": [[int(venue), book.state_of()] for venue, book in self.books.items()],
@@ -581,6 +653,8 @@ class SymbolCore:
         self._bar.restore(state["bar"])
         self._oi.restore(state["oi"])
         self._liquidations.restore(state["liquidations"])
+        self._maps.restore(state["maps"])
+        self._liquidations.rates = self._maps.mmr
         self._canaries.restore(state["canaries"])
         self._frames.restore(state["frames"])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -124,23 +125,29 @@ def _record(event: Event, trigger: float, notional_usd: float, flags: Liquidatio
 
 
 class Liquidations:
-    """Judges the events of one symbol and numbers the accepted ones. `mmr`: maintenance margin rate of its triggers.
+    """Judges the events of one symbol and numbers the accepted ones. `rates`: venue -> maintenance margin rate of its triggers.
 
     `next_number`: number of the next output. A core counts from 0; a shell that publishes into a ring moves it (`number_from`).
     `last_ns`: engine time of the output before it, 0 without one.
     """
 
-    __slots__ = ("_after_ns", "_last_src", "_mmr", "_published_then", "last_ns", "next_number")
+    __slots__ = ("_after_ns", "_last_src", "_published_then", "last_ns", "next_number", "rates")
 
-    def __init__(self, mmr: float) -> None:
-        self._mmr = mmr
+    def __init__(self, rates: Mapping[Venue, float]) -> None:
+        self.rates = dict(rates)
         self._last_src: float | None = None
         self._after_ns = self._published_then = 0
         self.next_number = self.last_ns = 0
 
-    def on_event(self, event: Event, mark: tuple[float, int] | None, now_ns: int) -> Realised | None:
-        """The accepted event, None for a rejected one. `mark`: price and engine time. Raises BadEvent (`realise`)."""
-        return realise(event, mmr=self._mmr, reference=reference_price(mark, self._last_src, now_ns), now_ns=now_ns)
+    def reference(self, mark: tuple[float, int] | None, now_ns: int) -> float | None:
+        """What an event of now is judged against. `mark`: price and engine time."""
+        return reference_price(mark, self._last_src, now_ns)
+
+    def on_event(self, event: Event, reference: float | None, now_ns: int) -> Realised | None:
+        """The accepted event, None for a rejected one. Raises BadEvent (`realise`)."""
+        if event.venue not in self.rates:
+            raise BadEvent("no liquidations are known of this venue")
+        return realise(event, mmr=self.rates[event.venue], reference=reference, now_ns=now_ns)
 
     def out(self, realised: Realised, now_ns: int) -> LiquidationOut | None:
         """The output of an accepted event with its number; None for one that was published already, as far as can be known."""

@@ -15,18 +15,22 @@ import logging
 import os
 import time
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from mpengine.config import Settings, decode
 from mpengine.engine.core import ClockOut, SymbolCore
+from mpengine.engine.liquidation_maps import SaveOut, weights_name, zones_name
+from mpengine.engine.log_records import LogOut
 from mpengine.engine.storage import (
     Checkpoint,
     CheckpointError,
     CheckpointThread,
     Publisher,
+    SaveThread,
     config_digest,
     encode_checkpoint,
     load_checkpoint,
+    load_json,
     move_aside,
 )
 from mpengine.idle import Idle
@@ -78,7 +82,8 @@ class EngineProcess:
         self._paths = settings.paths
         self._digest = config_digest(settings, symbol)
         self.core = SymbolCore(symbol, settings)
-        self._publisher = Publisher(self._paths, symbol)
+        self._saves = SaveThread(self._paths.symbol_dir(symbol))
+        self._publisher = Publisher(self._paths, symbol, aside=self._set_aside)
         self._sources: dict[int, tuple[int, int]] = {}
         self._skipped = 0
         self._applied = 0
@@ -113,6 +118,7 @@ class EngineProcess:
             self.core = SymbolCore(self._symbol, self._settings)
             log.exception("checkpoint does not hold a state, moved to %s", move_aside(path, time.time_ns()).name)
         if checkpoint is None:
+            self._load_files()
             self._number_liquidations(complete=False)
             return EventReader.open(ring, spec)
         self._sources = dict(checkpoint.sources)
@@ -142,6 +148,24 @@ class EngineProcess:
         if not complete:
             publisher = self._publisher
             self.core.number_liquidations(publisher.liquidations.next_no, *publisher.newest_liquidations)
+
+    def _load_files(self) -> None:
+        """Without a checkpoint: weights and zones of an earlier run, as far as they can be read."""
+        weights, zones = (self._file(name(self._symbol)) for name in (weights_name, zones_name))
+        for warning in self.core.load_files(weights, zones, time.time_ns()):
+            log.warning("%s", warning)
+
+    def _file(self, name: str) -> dict[str, Any] | None:
+        try:
+            return load_json(self._paths.symbol_dir(self._symbol) / name)
+        except (OSError, ValueError):
+            log.exception("%s cannot be read", name)
+            return None
+
+    def _set_aside(self, output: LogOut | SaveOut) -> None:
+        """Log lines and files: threads of their own write them."""
+        if isinstance(output, SaveOut):
+            self._saves.submit(output)
 
     def _report_checkpoint(self, path: Path, error: CheckpointError) -> None:
         if error.damaged:
@@ -233,6 +257,7 @@ class EngineProcess:
             row.set(Word.DEPTH_WRITE_NS, self._publisher.counts.depth_write_ns)
             row.set(Word.DEPTH_WRITE_NS_SUM, self._publisher.counts.depth_write_ns_sum)
             row.set(Word.HEAD_DEPTH, self._publisher.depth.next_no)
+            row.set(Word.HEAD_LIQUIDATION, self._publisher.maps.next_no)
             row.set(Word.HEAD_CANDLES, self._publisher.candles.next_no)
             row.set(Word.HEAD_LIQUIDATIONS, self._publisher.liquidations.next_no)
             row.set(Word.HEAD_DOCUMENTS, self._publisher.newest_document)
@@ -271,7 +296,7 @@ class EngineProcess:
         row.set(Word.REFUSED_FRAMES, counts.refused)
         row.set(Word.DUPLICATES_SKIPPED, self._skipped)
         row.set(Word.CHECKPOINTS, self._checkpoints.written)
-        row.set(Word.WRITE_ERRORS, self._checkpoints.errors)
+        row.set(Word.WRITE_ERRORS, self._checkpoints.errors + self._saves.errors)
         row.set(Word.CHECKPOINT_POSITION, self._reader.released)
         if now_ns >= self._next_look_ns:
             self._next_look_ns = now_ns + LOOK_NS
@@ -341,7 +366,10 @@ class EngineProcess:
         while time.monotonic_ns() < deadline_ns and self.do_work():
             pass
         self.checkpoint()
+        for file in self.core.files():
+            self._saves.submit(file)
         self._checkpoints.stop()
+        self._saves.stop()
         self._release()
         self.publish_state("stopped")
         self._sync.stop(2.0)

@@ -13,7 +13,7 @@ import hashlib
 import logging
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,13 +25,15 @@ from xxhash import xxh3_64_digest
 from mpengine.config import BinanceSettings, BybitSettings, HyperliquidSettings, OkxSettings, Settings
 from mpengine.engine.core import STATE_SCHEMA, CandleOut, DocumentOut, FrameOut, Output
 from mpengine.engine.depth_frames import SLOT_NS
+from mpengine.engine.liquidation_maps import MapOut, SaveOut
 from mpengine.engine.liquidations import LiquidationOut
+from mpengine.engine.log_records import LogOut
 from shm.atomic_file import write_atomic
 from shm.document import DocumentWriter
 from shm.errors import Refused
 from shm.frame_ring import FrameReader, FrameWriter
 from shm.frames import FrameRefused, decode, encode
-from shm.layout import candles_spec, depth_spec, documents_spec, liquidations_spec
+from shm.layout import candles_spec, depth_spec, documents_spec, liquidation_spec, liquidations_spec
 from shm.paths import Paths
 from shm.record_ring import RecordReader, RecordWriter
 from shm.records import CANDLE_DTYPE, LIQUIDATION_DTYPE, DocumentId, FrameKind
@@ -53,6 +55,7 @@ class Published:
     """
 
     depth: int = 0
+    maps: int = 0
     candles: int = 0
     liquidations: int = 0
     documents: int = 0
@@ -65,26 +68,34 @@ class Published:
 class Publisher:
     """Sole writer of a symbol's rings and documents. `event_clock`: stamp slots with event time, so that replays are equal.
 
+    `aside` takes log lines and files, which go to threads of their own; without it they are dropped.
+
     A live core must number its liquidations on from `liquidations.next_no` (`SymbolCore.number_liquidations`).
     `newest_liquidations`: engine time of the newest that were in the ring at the start, and how many they are; (0, 0) without.
     Raises what the ring writers raise: Locked, LayoutMismatch, IdentityMismatch, NoSpace.
     """
 
-    def __init__(self, paths: Paths, symbol: str, *, event_clock: bool = False) -> None:
+    def __init__(
+        self, paths: Paths, symbol: str, *, event_clock: bool = False, aside: Callable[[LogOut | SaveOut], None] | None = None
+    ) -> None:
         self.counts = Published()
         self._event_clock = event_clock
+        self._aside = aside
         self._liquidations_path = paths.liquidations(symbol)
         paths.symbol_dir(symbol).mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
         with ExitStack() as opened:  # one that cannot be opened gives the locks of those before it up
             self.depth = FrameWriter.open(paths.depth(symbol), depth_spec(symbol))
             opened.callback(self.depth.close)
+            self.maps = FrameWriter.open(paths.liquidation(symbol), liquidation_spec(symbol))
+            opened.callback(self.maps.close)
             self.candles = RecordWriter.open(paths.candles(symbol), candles_spec(symbol), CANDLE_DTYPE)
             opened.callback(self.candles.close)
             self.liquidations = RecordWriter.open(self._liquidations_path, liquidations_spec(symbol), LIQUIDATION_DTYPE)
             opened.callback(self.liquidations.close)
             self.documents = DocumentWriter.open(paths.documents(symbol), documents_spec(symbol))
             opened.callback(self.documents.close)
-            self._last_depth_ns = self._believed(_newest_depth(paths.depth(symbol)), "depth")
+            self._last_depth_ns = self._believed(_newest_frame(paths.depth(symbol)), "depth")
+            self._last_map_ns = self._believed(_newest_frame(paths.liquidation(symbol)), "liquidation")
             self._last_candle_ns = self._believed(_newest_candle(paths.candles(symbol)), "candles")
             newest_ns, count = _newest_liquidations(self._liquidations_path)
             believed_ns = self._believed(newest_ns, "liquidations")
@@ -102,7 +113,7 @@ class Publisher:
     @property
     def fds(self) -> list[int]:
         """Descriptors for the sync thread."""
-        return [self.depth.fd, self.candles.fd, self.liquidations.fd, self.documents.fd]
+        return [self.depth.fd, self.maps.fd, self.candles.fd, self.liquidations.fd, self.documents.fd]
 
     @property
     def newest_document(self) -> int:
@@ -128,7 +139,12 @@ class Publisher:
                 log.error("%s refused: %s", type(output).__name__, error)
 
     def _publish_one(self, output: Output) -> None:
-        if isinstance(output, FrameOut):
+        if isinstance(output, LogOut | SaveOut):
+            if self._aside is not None:
+                self._aside(output)
+        elif isinstance(output, MapOut):
+            self._publish_map(output)
+        elif isinstance(output, FrameOut):
             frame = output.frame
             if frame.open_ts_ns <= self._last_depth_ns:
                 self.counts.repeated += 1
@@ -159,7 +175,7 @@ class Publisher:
             self._publish_document(output)
         elif not self._event_clock:
             # A replay keeps to windows that are newer than all before: captures in a wrong order must not mix up a ring.
-            self._last_depth_ns = self._last_candle_ns = output.now_ns
+            self._last_depth_ns = self._last_map_ns = self._last_candle_ns = output.now_ns
             log.warning("the clock was set back: windows after this one are published anew")
 
     def _is_published(self, output: LiquidationOut) -> bool:
@@ -168,12 +184,27 @@ class Publisher:
             return output.at_ns <= self.newest_liquidations[0]
         return output.number < self.liquidations.next_no
 
+    def _publish_map(self, output: MapOut) -> None:
+        frame, stamp = output.frame, output.frame.close_ts_ns
+        if frame.open_ts_ns <= self._last_map_ns:
+            self.counts.repeated += 1
+            return
+        payload = encode(frame)
+        # The documents first: whoever finds the frame finds what belongs to it.
+        for document, data in ((DocumentId.LEVELS, output.levels), (DocumentId.ZONES, output.zones)):
+            self._write_document(document, data, stamp, self.maps.next_no)
+        flags = int(frame.coverage) & 0xFFFF
+        self.maps.publish(payload, ts_ns=stamp, kind=FrameKind.LIQUIDATION, flags=flags, published_ns=self._now(stamp))
+        self._last_map_ns = frame.open_ts_ns
+        self.counts.maps += 1
+
     def _publish_document(self, output: DocumentOut) -> None:
         link = self._frame_of(output.ts_ns) if output.document is DocumentId.BOOK else 0
-        version = self.documents.publish(
-            output.document, output.data, ts_ns=output.ts_ns, link=link, published_ns=self._now(output.ts_ns)
-        )
-        self._document_versions[output.document] = version + 1
+        self._write_document(output.document, output.data, output.ts_ns, link)
+
+    def _write_document(self, document: DocumentId, data: bytes, ts_ns: int, link: int) -> None:
+        version = self.documents.publish(document, data, ts_ns=ts_ns, link=link, published_ns=self._now(ts_ns))
+        self._document_versions[document] = version + 1
         self.counts.documents += 1
 
     def _frame_of(self, at_ns: int) -> int:
@@ -186,6 +217,7 @@ class Publisher:
     def beat(self) -> None:
         """Say to readers that the writer lives; at least every 250 ms."""
         self.depth.beat()
+        self.maps.beat()
         self.candles.beat()
         self.liquidations.beat()
         self.documents.beat()
@@ -195,8 +227,8 @@ class Publisher:
         self._opened.close()
 
 
-def _newest_depth(path: Path) -> int:
-    """Start of the newest depth frame's window, 0 for an empty ring."""
+def _newest_frame(path: Path) -> int:
+    """Start of the newest frame's window, 0 for an empty ring."""
     with FrameReader.open(path) as reader:
         slot = reader.latest()
         return decode(slot.payload).open_ts_ns if slot is not None else 0
@@ -338,6 +370,66 @@ class CheckpointThread:
                 continue
             self.done = place
             self.written += 1
+
+
+class SaveThread:
+    """Writes the JSON files of an engine: per file the newest content that it was given. `errors` counts failed writes."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._wake = threading.Condition()
+        self._waiting: dict[str, dict[str, Any]] = {}
+        self._stopping = False
+        self.written = 0
+        self.errors = 0
+        self._thread = threading.Thread(target=self._run, name="save", daemon=True)
+        self._thread.start()
+
+    def submit(self, output: SaveOut) -> None:
+        """Hand over a file. Content that still waits is dropped for it."""
+        with self._wake:
+            self._waiting[output.file] = output.data
+            self._wake.notify()
+
+    def stop(self, timeout_s: float = 5.0) -> bool:
+        """Write what waits and end; False where the disk kept it longer."""
+        with self._wake:
+            self._stopping = True
+            self._wake.notify()
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        while True:
+            with self._wake:
+                while not self._waiting and not self._stopping:
+                    self._wake.wait()
+                if not self._waiting:
+                    return
+                waiting, self._waiting = self._waiting, {}
+            for file, data in waiting.items():
+                try:
+                    write_atomic(self._folder / file, msgspec.json.encode(data))
+                except OSError:
+                    self.errors += 1
+                    log.exception("%s not written, the old one stays", file)
+                else:
+                    self.written += 1
+
+
+def load_json(path: Path) -> dict[str, Any] | None:
+    """A JSON file of an earlier run, None where there is none. Raises ValueError for one that is damaged or no object."""
+    try:
+        if path.stat().st_size > CHECKPOINT_BYTES:
+            raise ValueError("larger than any such file")
+        found = msgspec.json.decode(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except msgspec.MsgspecError as error:
+        raise ValueError(f"not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError("not an object")
+    return found
 
 
 def move_aside(path: Path, now_ns: int) -> Path:

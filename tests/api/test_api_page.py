@@ -21,7 +21,7 @@ def test_every_path_and_alias(world: World) -> None:
 
 
 def test_every_parameter_with_its_default_and_range() -> None:
-    for row in (*params.DEPTH_HISTORY, *params.CANDLES, *params.LIQUIDATIONS):
+    for row in (*params.DEPTH_HISTORY, *params.CANDLES, *params.LIQUIDATIONS, *params.ZONES_HEATMAP, *params.ZONES):
         assert f"`{row.name}`" in TEXT
         if isinstance(row, params.Integer) and row.clamp:
             line = next(line for line in TEXT.splitlines() if line.startswith(f"| `{row.name}`"))

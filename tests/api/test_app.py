@@ -16,7 +16,7 @@ from api.resources import depth as depth_resource
 from api.settings import SETTINGS_VARIABLE
 from mpengine.config import ConfigError, encode
 from shm.board_words import Word
-from tests.api.world import NOW_MS, Reply, World, ask, candle, get
+from tests.api.world import NOW_MS, Reply, World, ask, candle, get, map_frame, zone_row
 
 ALIASES = {
     "/health": "/v1/health",
@@ -27,6 +27,14 @@ ALIASES = {
     "/candles": "/v4/candles",
     "/oi": "/v1/oi",
     "/liquidations": "/v4/liquidations",
+    "/liq_heatmap": "/v1/liq_heatmap",
+    "/liq_heatmap_history": "/v1/liq_heatmap_history",
+    "/liq_heatmap_v2": "/v2/liq_heatmap",
+    "/liq_heatmap_v2_history": "/v2/liq_heatmap_history",
+    "/liq_stats": "/v2/liq_stats",
+    "/liq_zones": "/v3/liq_zones",
+    "/liq_zones_summary": "/v3/liq_zones_summary",
+    "/liq_zones_heatmap": "/v3/liq_heatmap",
 }
 DATA = [path for path in ALIASES if path != "/health"]
 PLAIN = ["/health", "/livez", "/readyz", "/time"]
@@ -41,6 +49,8 @@ def app(world: World) -> Service:
     world.add_candle(candle(NOW_MS - 60_000))
     world.add_oi(binance=5.0)
     world.add_liquidation()
+    world.add_map(map_frame(NOW_MS))
+    world.add_zones([zone_row()])
     return world.app()
 
 

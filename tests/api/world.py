@@ -15,7 +15,27 @@ from api.app import Service, create_app
 from api.clock import Clock
 from mpengine import schemas
 from mpengine.config import Settings
-from mpengine.schemas import BookDocument, BookStats, FeedsDocument, OiDocument, OiValue, StatusDocument, VenueFeed
+from mpengine.heatmap import source_scale
+from mpengine.schemas import (
+    BookDocument,
+    BookStats,
+    CalibratorDocument,
+    FeedsDocument,
+    LevelsDocument,
+    MapConfig,
+    OiDocument,
+    OiValue,
+    PoolRow,
+    ShownZone,
+    SideLevels,
+    StatusDocument,
+    TierDocument,
+    VenueFeed,
+    ZoneCounts,
+    ZoneRow,
+    ZonesDocument,
+    ZoneTable,
+)
 from shm.document import DocumentWriter
 from shm.frame_ring import FrameWriter
 from shm.frames import Frame, encode
@@ -111,6 +131,109 @@ def liquidation_frame(close_ms: int, src: float = 65_892.725, step: float = 20.0
         samples=1,
         planes=np.ones((4, count)),
     )
+
+
+def map_frame(
+    close_ms: int, *, src: float = 65_892.725, step: float = 20.0, seed: int = 1, planes: Any = None, **values: Any
+) -> Frame:
+    """A minute frame with random masses of both sources: longs below `src`, shorts above."""
+    first, count, _ = frame_grid(src, step, 0.10)
+    if planes is None:
+        rng = np.random.default_rng(seed)
+        planes = rng.exponential(200_000.0, (4, count)) * (rng.random((4, count)) < 0.3)
+        middle = round(src / step) - first
+        planes[(0, 2), middle + 1 :] = planes[(1, 3), :middle] = 0.0
+        planes[:2] /= 100.0
+    usd = np.array(planes, np.float64)
+    plain: dict[str, Any] = {
+        "kind": FrameKind.LIQUIDATION, "open_ts_ns": (close_ms - 60_000) * MS, "close_ts_ns": close_ms * MS,
+        "venue_ts_ns": close_ms * MS, "reference": src, "origin": first, "step": step, "norm_a": source_scale(usd[:2]),
+        "norm_b": source_scale(usd[2:]), "total_a": float(usd[(0, 2),].sum()), "total_b": float(usd[(1, 3),].sum()),
+        "coverage": Coverage.NONE, "venues": Venue.BINANCE.bit, "samples": 1, "planes": usd,
+    }  # fmt: skip
+    return Frame(**{**plain, **values})
+
+
+def pool_row(price: float = 64_596.35, usd: float = 2_448_592.1, **values: Any) -> PoolRow:
+    """A pool of both sources."""
+    plain: dict[str, Any] = {
+        "price": price, "price_low": 64_300.0, "price_high": 64_900.0, "notional_usd": usd, "intensity": 0.6523, "strength": 1.5,
+        "bucket_count": 23, "tape_usd": 2210.4, "projected_usd": usd - 2210.4, "source": "combined", "size_base": usd / price,
+        "tier_usd": {"50": usd - 2210.4},
+    }  # fmt: skip
+    return PoolRow(**{**plain, **values})
+
+
+def side_levels(**values: Any) -> SideLevels:
+    """A side with one pool and one shown zone."""
+    plain: dict[str, Any] = {
+        "pools": [pool_row()], "shown": [ShownZone(price=64_600.0, strength=0.65234, age_min=7)], "raw_buckets": 120,
+        "boosted_buckets": 4, "tape_buckets": 11, "tape_usd": 1000.5, "tape_events_usd": 2000.25, "projected_buckets": 130,
+        "projected_usd": 5e6, "opened_usd": 9e6,
+    }  # fmt: skip
+    return SideLevels(**{**plain, **values})
+
+
+COUNTS = ZoneCounts(active_long=3, active_short=2, weight_long=4.567, weight_short=1.234, created=9, reinforced=8, swept=2,
+                    expired=1,
+                    merged=1, evicted=0)  # fmt: skip
+
+
+def calibrator_document(**values: Any) -> CalibratorDocument:
+    """A calibrator that has learned once."""
+    tier = TierDocument(weight=0.3, crossed_usd=1e6, attributed_usd=1e4, rate=0.01, evidence=5.0, score=1.1)
+    plain: dict[str, Any] = dict.fromkeys(CalibratorDocument.__struct_fields__, 0)
+    plain |= {
+        "enabled": True, "attribution": "window", "updates": 1, "minutes_since_calibration": 3, "total_events": 42, "explained": 40,
+        "unexplained": 2, "unexplained_usd": 100.0, "records": 60, "pending": 4, "dropped": 5, "entropy_bits": 2.39,
+        "conversion": 0.01, "vol": 0.0015, "mmr": {"binance": 0.004}, "mmr_samples": {"binance": 3}, "bias_long": 0.0,
+        "bias_short": 0.0, "near_share": None, "hit_share": None, "mean_miss": None, "tiers": {"5": tier, "10": tier},
+    }  # fmt: skip
+    return CalibratorDocument(**{**plain, **values})
+
+
+def levels_document(frame: Frame, symbol: str = "BTC", **values: Any) -> LevelsDocument:
+    """The document of the state that made `frame`."""
+    plain: dict[str, Any] = {
+        "symbol": symbol, "written_ns": frame.close_ts_ns, "minute": frame.open_ts_ns // (60 * SECOND_NS), "src": frame.reference,
+        "close": 65_901.239, "coverage": int(frame.coverage), "long": side_levels(), "short": side_levels(), "events": 42,
+        "events_in_minute": 3, "inferences": 17, "inferences_in_minute": 1, "weights": {"5": 0.5, "10": 0.0, "20": 0.5},
+        "zones": COUNTS, "calibrator": calibrator_document(),
+        "config": MapConfig(step=frame.step, tape_weight=0.35, projection_weight=0.65, decay_per_min=0.995, sweep_reduction=0.7,
+                            cluster_radius_pct=0.005, min_pool_usd=1000.0, disabled_tiers=[10], mmr={"binance": 0.004,
+                            "bybit": 0.005},
+                            attribution="window", weights_valid_from_ns=None),
+    }  # fmt: skip
+    return LevelsDocument(**{**plain, **values})
+
+
+TIERS = ["20", "25", "50", "100", "125"]
+
+
+def zone_table(zones: list[ZoneRow], step: float = 20.0) -> ZoneTable:
+    """Zones as the columns that the engine publishes."""
+    tiers = [(at, TIERS.index(tier), part) for at, zone in enumerate(zones) for tier, part in zone.tier_contributions.items()]
+    return ZoneTable(
+        side=[int(zone.side == "short") for zone in zones], bucket=[round(zone.price / step) for zone in zones],
+        weight=[zone.weight for zone in zones], projected_usd=[zone.projected_usd for zone in zones],
+        tape_usd=[zone.tape_usd for zone in zones], tape_part=[zone.tape_contribution for zone in zones],
+        created=[zone.created_ns // (60 * SECOND_NS) - 1 for zone in zones],
+        last=[zone.last_reinforced_ns // (60 * SECOND_NS) - 1 for zone in zones],
+        count=[zone.reinforcement_count for zone in zones], armed=[zone.armed for zone in zones],
+        source=[("", "inference", "tape", "combined").index(zone.source) for zone in zones],
+        tier_zone=[row[0] for row in tiers], tier=[row[1] for row in tiers], tier_value=[row[2] for row in tiers],
+    )  # fmt: skip
+
+
+def zone_row(identity: str = "", **values: Any) -> ZoneRow:
+    """A long zone of one tier, created 45 minutes ago. `identity`: for the reader; the published one is made of the zone."""
+    plain: dict[str, Any] = {
+        "id": identity, "side": "long", "price": 64_420.0, "weight": 2.93714, "projected_usd": 311_402.5, "tape_usd": 0.0,
+        "source": "inference", "tier_contributions": {"100": 2.7847, "125": 0.15244}, "tape_contribution": 0.0,
+        "created_ns": (NOW_MS - 45 * 60_000) * MS, "last_reinforced_ns": (NOW_MS - 60_000) * MS, "reinforcement_count": 7,
+        "armed": True,
+    }  # fmt: skip
+    return ZoneRow(**{**plain, **values})
 
 
 def candle(open_ms: int, price: float = 100.0, **values: Any) -> Any:
@@ -305,6 +428,25 @@ class World:
         for index in range(count):
             open_ms = newest - (count - 1 - index) * SLOT_MS
             self.add_depth(depth_frame(open_ms, seed=index, **values), symbol)
+
+    def add_map(self, frame: Frame, symbol: str = "BTC", *, document: bool = True, **values: Any) -> int:
+        """Publish a minute as the engine does: the document first, linked to the number that the frame gets."""
+        ring, stamp = self.liquidation(symbol), frame.close_ts_ns
+        if document:
+            data = schemas.encode(levels_document(frame, symbol, **values))
+            self.documents(symbol).publish(DocumentId.LEVELS, data, ts_ns=stamp, link=ring.next_no, published_ns=stamp)
+        return ring.publish(encode(frame), ts_ns=stamp, kind=frame.kind, published_ns=stamp + SECOND_NS)
+
+    def add_maps(self, count: int, symbol: str = "BTC", **values: Any) -> None:
+        """`count` minutes, the newest one just closed."""
+        for index in range(count):
+            self.add_map(map_frame(self.clock.now_ms - (count - 1 - index) * 60_000, seed=index, **values), symbol)
+
+    def add_zones(self, zones: list[ZoneRow], symbol: str = "BTC", **values: Any) -> int:
+        at_ns = self.clock.now_ms * MS
+        document = ZonesDocument(symbol=symbol, written_ns=at_ns, minute=at_ns // (60 * SECOND_NS) - 1, step=20.0, tiers=TIERS,
+                                 zones=zone_table(zones), counts=COUNTS, sums={}, **values)  # fmt: skip
+        return self.documents(symbol).publish(DocumentId.ZONES, schemas.encode(document), ts_ns=at_ns, published_ns=at_ns)
 
     def add_candle(self, bar: Any, symbol: str = "BTC") -> int:
         return self.candles(symbol).append(bar, ts_ns=int(bar["close_ts_ns"]))

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from mpengine.config import Settings, load
 from mpengine.engine.core import CandleOut, DocumentOut, FrameOut, Output, SymbolCore
+from mpengine.engine.liquidation_maps import MapOut
+from mpengine.engine.liquidations import LiquidationOut
 from mpengine.schemas import BookDocument, StatusDocument, decode
 from shm.frames import Frame, encode
 from shm.records import (
@@ -151,10 +153,18 @@ def split(body: bytes) -> list[bytes]:
 
 
 def published(outputs: list[Output]) -> list[bytes]:
-    return [
-        encode(one.frame) if isinstance(one, FrameOut) else one.record.tobytes() if isinstance(one, CandleOut) else one.data
-        for one in outputs
-    ]
+    return [as_bytes(one) for one in outputs]
+
+
+def as_bytes(one: Output) -> bytes:
+    """Everything of an output."""
+    if isinstance(one, FrameOut):
+        return encode(one.frame)
+    if isinstance(one, MapOut):
+        return encode(one.frame) + one.levels + one.zones
+    if isinstance(one, CandleOut | LiquidationOut):
+        return one.record.tobytes()
+    return one.data if isinstance(one, DocumentOut) else repr(one).encode()
 
 
 # minutes -----------------------------------------------------------------------------------------------------------------

@@ -25,9 +25,11 @@ from mpengine.engine.storage import (
     load_checkpoint,
     move_aside,
 )
+from mpengine.schemas import LevelsDocument, ZonesDocument, decode
 from shm.document import DocumentReader
 from shm.errors import LayoutMismatch, Locked
 from shm.frame_ring import FrameReader
+from shm.frames import decode as decode_frame
 from shm.paths import Paths
 from shm.record_ring import RecordReader
 from shm.records import CANDLE_DTYPE, LIQUIDATION_DTYPE, RECORD_SCHEMA, DocumentId, PositionSide, Venue
@@ -47,11 +49,11 @@ def test_what_was_published_before_a_restart_is_not_published_again(tmp_path: Pa
     paths = Paths(tmp_path, tmp_path)
     first = Publisher(paths, "BTC", event_clock=True)
     first.publish(outputs(61))
-    assert (first.counts.depth, first.counts.candles, first.counts.repeated) == (2, 1, 0)
+    assert (first.counts.depth, first.counts.candles, first.counts.maps, first.counts.repeated) == (2, 1, 1, 0)
     first.close()
     second = Publisher(paths, "BTC", event_clock=True)
     second.publish(outputs(121))
-    assert (second.counts.depth, second.counts.candles, second.counts.repeated) == (2, 1, 3)
+    assert (second.counts.depth, second.counts.candles, second.counts.maps, second.counts.repeated) == (2, 1, 1, 4)
     second.close()
     with FrameReader.open(paths.depth("BTC")) as depth, RecordReader.open(paths.candles("BTC"), CANDLE_DTYPE) as candles:
         slots = depth.history(0, depth.head()).slots
@@ -169,11 +171,28 @@ def test_the_newest_liquidation_of_a_wrong_clock_is_not_believed(tmp_path: Path)
     third.close()
 
 
+@pytest.mark.covers("A2-M8")
+def test_map_and_documents_of_a_minute_are_of_one_state(tmp_path: Path) -> None:
+    paths = Paths(tmp_path, tmp_path)
+    publisher = Publisher(paths, "BTC", event_clock=True)
+    publisher.publish(outputs(181))
+    publisher.close()
+    with FrameReader.open(paths.liquidation("BTC")) as maps, DocumentReader.open(paths.documents("BTC")) as documents:
+        assert maps.head() == 3
+        for number in range(3):  # a document keeps its last three versions
+            frame = decode_frame(maps.history(number, number + 1).slots[0].payload)
+            levels, zones = (documents.linked(document, number) for document in (DocumentId.LEVELS, DocumentId.ZONES))
+            assert levels is not None and zones is not None
+            found = decode(levels.payload, LevelsDocument)
+            assert (found.written_ns, found.src, found.coverage) == (frame.close_ts_ns, frame.reference, int(frame.coverage))
+            assert decode(zones.payload, ZonesDocument).written_ns == frame.close_ts_ns
+
+
 def test_all_rings_are_synced_and_one_that_cannot_be_opened_locks_none(tmp_path: Path) -> None:
     paths = Paths(tmp_path, tmp_path)
     publisher = Publisher(paths, "BTC")
     names = {Path(f"/proc/self/fd/{fd}").readlink().name for fd in publisher.fds}
-    assert names == {"depth.ring", "candles.ring", "liquidations.ring", "documents"}
+    assert names == {"depth.ring", "liquidation.ring", "candles.ring", "liquidations.ring", "documents"}
     publisher.close()
     paths.documents("BTC").rename(tmp_path / "BTC" / "aside")
     paths.documents("BTC").write_bytes(b"no documents")

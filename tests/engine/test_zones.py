@@ -255,7 +255,8 @@ def test_another_symbols_file_changes_nothing(change: dict[str, Any]) -> None:
     assert one.state_of() == before
 
 
-@pytest.mark.parametrize(("column", "value"), [("bucket", -3), ("projected_usd", math.nan), ("side", 7), ("tape_part", 9.0), ("source", 0),
+@pytest.mark.parametrize(("column", "value"), [("bucket", -3), ("projected_usd", math.nan), ("side", 7), ("tape_part", 9.0),
+                                               ("source", 0),
                                                ("tape_usd", "x")])  # fmt: skip
 def test_zones_that_cannot_be_are_left_out(column: str, value: Any) -> None:
     one = zones()
