@@ -41,6 +41,10 @@ class KnownMarket:
     second: int = field(init=False, default=0)
     liquidated: list[tuple[int, PositionSide, float, float]] = field(init=False, default_factory=list)
     """(minute, side, liquidation price, USD) of each liquidation so far."""
+    opened_usd: list[float] = field(init=False, default_factory=lambda: [0.0, 0.0])
+    """(long, short) USD that takers have opened."""
+    range: tuple[float, float] = field(init=False, default=(math.inf, 0.0))
+    """(low, high) of the marks of the last minute."""
 
     def __post_init__(self) -> None:
         rng = np.random.default_rng(self.seed)
@@ -61,8 +65,10 @@ class KnownMarket:
         # Takers lean to one side for a while, so that it shows who they are; activity comes in waves.
         self._mood = min(0.95, max(0.05, self._mood + 0.25 * draws.normal()))
         usd = self.opened_usd_min * draws.exponential()
+        low, high = math.inf, 0.0
         for second in range(60):
             price = self._path.advance(1.0, draws.normal())
+            low, high = min(low, price), max(high, price)
             records.append(self._event(Kind.MARK, price))
             records += self._liquidate(price)
             if second % 10 == 4:
@@ -71,6 +77,7 @@ class KnownMarket:
                 self._close()
                 records.append(self._event(Kind.OPEN_INTEREST, 0.0, self.told_oi(self.base)))
             self.second += 1
+        self.range = (low, high)
         # Second 60 is the first moment of the next minute: its tick rolls this one.
         records.append(pack_clock(T0 + self.second * SECOND))
         return b"".join(records)
@@ -89,6 +96,7 @@ class KnownMarket:
         records = []
         for side, share in ((LONG, self._mood), (SHORT, 1.0 - self._mood)):
             left = round(usd * share / price / LOT)
+            self.opened_usd[0 if side is LONG else 1] += left * LOT * price
             for _ in range(4):
                 lots = left // 4
                 if lots:
