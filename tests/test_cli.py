@@ -112,7 +112,7 @@ def test_dump_of_documents(published: Paths) -> None:
     found = {
         row["document"]: row for row in map(json.loads, run("dump", str(published.documents("BTC")), "--json").stdout.splitlines())
     }
-    assert set(found) == {"book", "status"} and found["book"]["content"]["books"]["binance"]["state"] == "synced"
+    assert set(found) == {"book", "levels", "status", "zones"} and found["book"]["content"]["books"]["binance"]["state"] == "synced"
 
 
 def test_dump_of_liquidations(tmp_path: Path) -> None:

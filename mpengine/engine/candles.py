@@ -89,8 +89,8 @@ class MinuteBar:
         """Everything needed to go on from here."""
         return {
             "plain": {name: getattr(self, name) for name in self._PLAIN},
-            "taker": [self.taker[side] for side in (TakerSide.BUY, TakerSide.SELL)],
-            "liquidated": [self.liquidated[side] for side in (PositionSide.LONG, PositionSide.SHORT)],
+            "taker": [list(self.taker[side]) for side in (TakerSide.BUY, TakerSide.SELL)],
+            "liquidated": [list(self.liquidated[side]) for side in (PositionSide.LONG, PositionSide.SHORT)],
         }
 
     def restore(self, state: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ of less than that only holds time still.
 from __future__ import annotations
 
 import math
+import traceback
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
@@ -94,7 +95,14 @@ class ClockOut(NamedTuple):
     now_ns: int
 
 
-Output = FrameOut | CandleOut | LiquidationOut | DocumentOut | ClockOut | MapOut | SaveOut | LogOut
+class ErrorOut(NamedTuple):
+    """A failure of ours that has not been met before, with its traceback: for the process log."""
+
+    where: str
+    traceback: str
+
+
+Output = FrameOut | CandleOut | LiquidationOut | DocumentOut | ClockOut | MapOut | SaveOut | LogOut | ErrorOut
 
 
 class Refused(ValueError):
@@ -181,8 +189,7 @@ class SymbolCore:
                     counters["refused"] += 1
                     self._note_error(f"event.{Kind(kind).name.lower()}", error)
                 except Exception as error:  # noqa: BLE001 one bad event never stops the symbol
-                    counters["errors"] += 1
-                    self._note_error(f"event.{Kind(kind).name.lower()}", error)
+                    self._fail(f"event.{Kind(kind).name.lower()}", error)
             offset = end
 
     def on_feed_gap(self) -> None:
@@ -418,8 +425,7 @@ class SymbolCore:
         try:
             step(*args)
         except Exception as error:  # noqa: BLE001 one failing step never stops the next
-            self.counters["errors"] += 1
-            self._note_error(f"step.{name}", error)
+            self._fail(f"step.{name}", error)
 
     def _watch(self, at_ns: int) -> None:
         for book in self.books.values():
@@ -577,14 +583,21 @@ class SymbolCore:
             fatal_error=fatal_error,
         )
 
-    def _note_error(self, where: str, error: Exception) -> None:
-        """One row per distinct error; the oldest leave when there are too many."""
+    def _fail(self, where: str, error: Exception) -> None:
+        """A fault of ours: counted, and told with its traceback the first time."""
+        self.counters["errors"] += 1
+        if self._note_error(where, error):
+            self._outputs.append(ErrorOut(where, "".join(traceback.format_exception(error))))
+
+    def _note_error(self, where: str, error: Exception) -> bool:
+        """One row per distinct error, the oldest leave when there are too many. Whether it is a new one."""
         key = (where, f"{type(error).__name__}: {error}"[:200])
         known = self._errors.pop(key, None)
         first_ns, count = (known.first_ns, known.count) if known else (self.now_ns, 0)
         self._errors[key] = ErrorRow(where=where, error=key[1], count=count + 1, first_ns=first_ns, last_ns=self.now_ns)
         while len(self._errors) > MAX_ERRORS:
             self._errors.pop(next(iter(self._errors)))
+        return known is None
 
     @property
     def last_liquidation(self) -> tuple[int, int]:

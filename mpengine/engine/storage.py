@@ -23,7 +23,7 @@ import msgspec
 from xxhash import xxh3_64_digest
 
 from mpengine.config import BinanceSettings, BybitSettings, HyperliquidSettings, OkxSettings, Settings
-from mpengine.engine.core import STATE_SCHEMA, CandleOut, DocumentOut, FrameOut, Output
+from mpengine.engine.core import STATE_SCHEMA, CandleOut, DocumentOut, ErrorOut, FrameOut, Output
 from mpengine.engine.depth_frames import SLOT_NS
 from mpengine.engine.liquidation_maps import MapOut, SaveOut
 from mpengine.engine.liquidations import LiquidationOut
@@ -32,7 +32,7 @@ from shm.atomic_file import write_atomic
 from shm.document import DocumentWriter
 from shm.errors import Refused
 from shm.frame_ring import FrameReader, FrameWriter
-from shm.frames import FrameRefused, decode, encode
+from shm.frames import Frame, FrameRefused, decode, encode
 from shm.layout import candles_spec, depth_spec, documents_spec, liquidation_spec, liquidations_spec
 from shm.paths import Paths
 from shm.record_ring import RecordReader, RecordWriter
@@ -139,44 +139,54 @@ class Publisher:
                 log.error("%s refused: %s", type(output).__name__, error)
 
     def _publish_one(self, output: Output) -> None:
-        if isinstance(output, LogOut | SaveOut):
+        if isinstance(output, ErrorOut):
+            log.error("%s failed: %s", output.where, output.traceback)
+        elif isinstance(output, LogOut | SaveOut):
             if self._aside is not None:
                 self._aside(output)
         elif isinstance(output, MapOut):
             self._publish_map(output)
         elif isinstance(output, FrameOut):
-            frame = output.frame
-            if frame.open_ts_ns <= self._last_depth_ns:
-                self.counts.repeated += 1
-                return
-            stamp, started_ns = frame.close_ts_ns, time.perf_counter_ns()
-            self.depth.publish(
-                encode(frame), ts_ns=stamp, kind=FrameKind.DEPTH, flags=int(frame.coverage) & 0xFFFF, published_ns=self._now(stamp)
-            )
-            self.counts.depth_write_ns = time.perf_counter_ns() - started_ns
-            self.counts.depth_write_ns_sum += self.counts.depth_write_ns
-            self._last_depth_ns = frame.open_ts_ns
-            self.counts.depth += 1
+            self._publish_depth(output.frame)
         elif isinstance(output, CandleOut):
-            opened, closed = int(output.record["open_ts_ns"]), int(output.record["close_ts_ns"])
-            if opened <= self._last_candle_ns:
-                self.counts.repeated += 1
-                return
-            self.candles.append(output.record, ts_ns=closed, published_ns=self._now(closed))
-            self._last_candle_ns = opened
-            self.counts.candles += 1
+            self._publish_candle(output)
         elif isinstance(output, LiquidationOut):
-            if self._is_published(output):
-                self.counts.repeated += 1
-                return
-            self.liquidations.append(output.record, ts_ns=output.at_ns, published_ns=self._now(output.at_ns))
-            self.counts.liquidations += 1
+            self._publish_liquidation(output)
         elif isinstance(output, DocumentOut):
             self._publish_document(output)
         elif not self._event_clock:
             # A replay keeps to windows that are newer than all before: captures in a wrong order must not mix up a ring.
             self._last_depth_ns = self._last_map_ns = self._last_candle_ns = output.now_ns
             log.warning("the clock was set back: windows after this one are published anew")
+
+    def _publish_depth(self, frame: Frame) -> None:
+        if frame.open_ts_ns <= self._last_depth_ns:
+            self.counts.repeated += 1
+            return
+        stamp, started_ns = frame.close_ts_ns, time.perf_counter_ns()
+        self.depth.publish(
+            encode(frame), ts_ns=stamp, kind=FrameKind.DEPTH, flags=int(frame.coverage) & 0xFFFF, published_ns=self._now(stamp)
+        )
+        self.counts.depth_write_ns = time.perf_counter_ns() - started_ns
+        self.counts.depth_write_ns_sum += self.counts.depth_write_ns
+        self._last_depth_ns = frame.open_ts_ns
+        self.counts.depth += 1
+
+    def _publish_candle(self, output: CandleOut) -> None:
+        opened, closed = int(output.record["open_ts_ns"]), int(output.record["close_ts_ns"])
+        if opened <= self._last_candle_ns:
+            self.counts.repeated += 1
+            return
+        self.candles.append(output.record, ts_ns=closed, published_ns=self._now(closed))
+        self._last_candle_ns = opened
+        self.counts.candles += 1
+
+    def _publish_liquidation(self, output: LiquidationOut) -> None:
+        if self._is_published(output):
+            self.counts.repeated += 1
+            return
+        self.liquidations.append(output.record, ts_ns=output.at_ns, published_ns=self._now(output.at_ns))
+        self.counts.liquidations += 1
 
     def _is_published(self, output: LiquidationOut) -> bool:
         # The core of a replay counts from 0 whatever the ring holds; its times are those of the capture.
