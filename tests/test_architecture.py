@@ -29,7 +29,7 @@ PURE = (
     "mpengine/simulator/market.py", "shm/layout.py", "shm/records.py", "shm/frames.py", "shm/grid.py", "shm/paths.py",
     "shm/board_words.py", "supervisor/plan.py", "supervisor/policy.py",
 )  # fmt: skip
-SHELLS = {ROOT / "mpengine/engine/process.py", ROOT / "mpengine/engine/storage.py"}
+SHELLS = {ROOT / f"mpengine/engine/{name}.py" for name in ("process", "storage", "log_files")}
 
 
 def sources(*packages: str) -> Iterator[Path]:

@@ -20,6 +20,7 @@ from typing import Any, Final
 from mpengine.config import Settings, decode
 from mpengine.engine.core import ClockOut, SymbolCore
 from mpengine.engine.liquidation_maps import SaveOut, weights_name, zones_name
+from mpengine.engine.log_files import LogFiles
 from mpengine.engine.log_records import LogOut
 from mpengine.engine.storage import (
     Checkpoint,
@@ -53,6 +54,7 @@ CHECKPOINT_FILL: Final = 0.5
 GIVE_UP_FILL: Final = 0.8
 GIVE_UP_NS: Final = 5_000_000_000
 EARLY_NS: Final = 250_000_000
+ALARMS: Final = frozenset(("WARNING", "CRITICAL"))
 DOORBELLS_VARIABLE: Final = "MPENGINE_DOORBELLS"
 
 _COUNTER_WORDS: Final = {
@@ -83,6 +85,7 @@ class EngineProcess:
         self._digest = config_digest(settings, symbol)
         self.core = SymbolCore(symbol, settings)
         self._saves = SaveThread(self._paths.symbol_dir(symbol))
+        self._logs = LogFiles(self._paths.symbol_dir(symbol) / "logs", symbol)
         self._publisher = Publisher(self._paths, symbol, aside=self._set_aside)
         self._sources: dict[int, tuple[int, int]] = {}
         self._skipped = 0
@@ -166,6 +169,10 @@ class EngineProcess:
         """Log lines and files: threads of their own write them."""
         if isinstance(output, SaveOut):
             self._saves.submit(output)
+        else:
+            self._logs.write((output,))
+            if output.record.get("level") in ALARMS:
+                log.log(getattr(logging, output.record["level"]), "calibrator: %s", output.record)
 
     def _report_checkpoint(self, path: Path, error: CheckpointError) -> None:
         if error.damaged:
@@ -296,7 +303,7 @@ class EngineProcess:
         row.set(Word.REFUSED_FRAMES, counts.refused)
         row.set(Word.DUPLICATES_SKIPPED, self._skipped)
         row.set(Word.CHECKPOINTS, self._checkpoints.written)
-        row.set(Word.WRITE_ERRORS, self._checkpoints.errors + self._saves.errors)
+        row.set(Word.WRITE_ERRORS, self._checkpoints.errors + self._saves.errors + self._logs.errors + self._logs.dropped)
         row.set(Word.CHECKPOINT_POSITION, self._reader.released)
         if now_ns >= self._next_look_ns:
             self._next_look_ns = now_ns + LOOK_NS
@@ -370,6 +377,7 @@ class EngineProcess:
             self._saves.submit(file)
         self._checkpoints.stop()
         self._saves.stop()
+        self._logs.stop()
         self._release()
         self.publish_state("stopped")
         self._sync.stop(2.0)
