@@ -17,7 +17,7 @@ from mpengine.config import Settings, encode, load, resolve_directories
 from mpengine.engine.core import FrameOut, SymbolCore
 from mpengine.engine.liquidations import LiquidationOut
 from mpengine.engine.process import doorbell_of
-from mpengine.engine.storage import config_digest, load_checkpoint, state_digest
+from mpengine.engine.storage import config_digest, load_checkpoint, load_json, state_digest
 from mpengine.schemas import StatusDocument, decode
 from shm.board import Board, BoardReader, BoardRow, RowName
 from shm.board_words import Role, State, Word
@@ -30,7 +30,9 @@ from shm.layout import event_ring_spec
 from shm.record_ring import RecordReader
 from shm.records import LIQUIDATION_DTYPE, DocumentId, PositionSide
 from tests.engine.events import clock, clocks, liquidation, mark
+from tests.engine.known_market import KnownMarket
 from tests.engine.test_core import book_start, rich_stream, split
+from tests.engine.test_truth import MIX
 
 ROW = 2
 UNITS = 1 << 16
@@ -473,3 +475,30 @@ def test_after_a_new_event_ring_liquidations_go_on_behind_those_of_the_ring(rig:
 def test_the_doorbell_list() -> None:
     assert doorbell_of("ETH", "BTC=7,ETH=8") == 8
     assert doorbell_of("SOL", "BTC=7,ETH=8") is None and doorbell_of("BTC", "") is None and doorbell_of("BTC", "BTC=x,") is None
+
+
+@pytest.mark.slow
+@pytest.mark.covers("P11")
+def test_a_stop_leaves_files_and_logs_and_a_start_without_a_checkpoint_goes_on_from_them(rig: Rig) -> None:
+    market = KnownMarket(1, MIX)
+    rig.start()
+    for _ in range(35):
+        rig.put(market.minute())
+    rig.stop()
+    folder = rig.paths.symbol_dir("BTC")
+    weights = load_json(folder / "liq_calibrator_weights_BTC.json")
+    zones = load_json(folder / "liq_active_zones_BTC.json")
+    assert weights is not None and zones is not None and len(zones["zones"]["bucket"]) > 0
+    assert weights["calibration_count"] >= 2
+    lines = {path.name: path.read_text().splitlines() for path in (folder / "logs").iterdir()}
+    assert len(lines["liq_cycles_BTC.jsonl"]) >= 35 and len(lines["liq_tape_BTC.jsonl"]) == len(market.liquidated)
+    with FrameReader.open(rig.paths.liquidation("BTC")) as reader:
+        frames = reader.head()
+    assert frames == 35
+    rig.paths.checkpoint("BTC").unlink()
+    (folder / "liq_active_zones_BTC.json").write_text('{"zones":')
+    rig.start()
+    stderr = rig.stop()
+    assert "liq_active_zones_BTC.json cannot be read" in stderr
+    again = load_json(folder / "liq_calibrator_weights_BTC.json")
+    assert again is not None and again["weights"] == weights["weights"]
