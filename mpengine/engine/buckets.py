@@ -60,12 +60,16 @@ class BucketMap:
         new_keys, new_values = np.asarray(keys, np.int64), np.asarray(values, np.float64)
         if not new_keys.size:
             return
-        merged, where = np.unique(np.concatenate((self.keys, new_keys)), return_inverse=True)
-        if len(merged) != len(self.keys):
-            grown = np.zeros((len(merged), self.values.shape[1]))
-            grown[where[: len(self.keys)]] = self.values
-            self.keys, self.values = merged, grown
-        np.add.at(self.values, where[len(where) - len(new_keys) :], new_values)
+        # PERF: a few keys come into a map of thousands: only what is missing is put in, nothing is sorted.
+        wanted = np.unique(new_keys)
+        at = np.searchsorted(self.keys, wanted)
+        missing = (
+            wanted[(at == len(self.keys)) | (self.keys[np.minimum(at, len(self.keys) - 1)] != wanted)] if len(self) else wanted
+        )
+        if len(missing):
+            at = np.searchsorted(self.keys, missing)
+            self.keys, self.values = np.insert(self.keys, at, missing), np.insert(self.values, at, 0.0, axis=0)
+        np.add.at(self.values, np.searchsorted(self.keys, new_keys), new_values)
         self._evict()
 
     def scale(self, factor: float) -> None:

@@ -53,7 +53,7 @@ from shm.frames import Frame
 from shm.records import Coverage, FrameKind, LiquidationFlag, Venue
 
 METRICS_MINUTES: Final = 10
-ZONE_DIGITS: Final = 6
+ZONE_DIGITS: Final = 4  # as many as are served; thousands of zones must fit their document
 NAMES: Final = ("long", "short")
 
 Masses = tuple[tuple[Keys, Floats], ...]

@@ -7,7 +7,7 @@ it or when it fades. Both sides are kept as columns in ascending order of bucket
 from __future__ import annotations
 
 import math
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple
@@ -153,10 +153,12 @@ class _Side:
         grown = reinforced(weight, item.c)
         part = (grown - weight) / item.c
         self.weight[at] = grown
-        self.tiers[at] += item.tiers * part
-        self.tape_part[at] += item.c * part if item.source == TAPE else 0.0
-        self.projected_usd[at] += item.projected_usd
-        self.tape_usd[at] += item.tape_usd
+        if item.source == TAPE:
+            self.tape_part[at] += item.c * part
+            self.tape_usd[at] += item.tape_usd
+        else:
+            self.tiers[at] += item.tiers * part
+            self.projected_usd[at] += item.projected_usd
         self.source[at] |= item.source
         self.last[at], self.count[at] = minute, self.count[at] + 1
         return grown
@@ -242,17 +244,10 @@ class Zones:
 
     def _apply(self, row: int, items: Sequence[_Item], minute: int) -> list[LogOut]:
         """Contributions in their order: to the nearest zone in reach, else a zone of their own if they are large enough."""
-        one, logs = self._sides[row], list[LogOut]()
+        one, logs, name = self._sides[row], list[LogOut](), SIDES[row].name.lower()
         keys, made, made_keys = one.keys.tolist(), dict[int, _New](), list[int]()
         for item in items:
             at = self._match(item.key, keys, one, made, made_keys)
-            told = {
-                "id": None,
-                "side": SIDES[row].name.lower(),
-                "bucket": item.key,
-                "contribution": item.c,
-                "source": SOURCES[item.source],
-            }
             if at is None:
                 if item.c < MIN_ZONE_WEIGHT:
                     continue
@@ -268,23 +263,26 @@ class Zones:
                 place = bisect_left(keys, at)
                 zone, weight, event, born = at, one.reinforce(place, item, minute), "reinforced", int(one.created[place])
                 self.counters["reinforced"] += 1
-            logs.append(LogOut("zones", {"event": event, **told, "id": zone_id(row, zone, born), "weight": weight}))
+            logs.append(
+                LogOut("zones", {
+                    "event": event, "id": zone_id(row, zone, born), "side": name, "bucket": item.key, "contribution": item.c,
+                    "source": SOURCES[item.source], "weight": weight,
+                })
+            )  # fmt: skip
         one.add(made, minute)
         return logs + self._evict(row)
 
     def _match(self, key: int, keys: list[int], one: _Side, made: Mapping[int, _New], made_keys: list[int]) -> int | None:
         """Bucket of the nearest zone in reach; of equally near ones the heavier, then the lower."""
         reach = self._reach(key)
-        found: list[tuple[int, float, int]] = []
-        for place in range(bisect_left(keys, key - reach), len(keys)):
-            if keys[place] > key + reach:
-                break
-            found.append((abs(keys[place] - key), -float(one.weight[place]), keys[place]))
-        for place in range(bisect_left(made_keys, key - reach), len(made_keys)):
-            if made_keys[place] > key + reach:
-                break
-            found.append((abs(made_keys[place] - key), -made[made_keys[place]].weight, made_keys[place]))
-        return min(found)[2] if found else None
+        found = _near(key, reach, keys) + _near(key, reach, made_keys)
+        if len(found) < 2:
+            return found[0] if found else None
+
+        def weight(at: int) -> float:
+            return made[at].weight if at in made else float(one.weight[bisect_left(keys, at)])
+
+        return min(found, key=lambda at: (abs(at - key), -weight(at), at))
 
     def _reach(self, key: int) -> int:
         """Largest distance in buckets at which a zone takes what comes in at this bucket: max(0.05 % of the price, a step)."""
@@ -446,6 +444,11 @@ class _Saved:
     last: int
     armed: bool
     new: _New
+
+
+def _near(key: int, reach: int, keys: list[int]) -> list[int]:
+    """Buckets of ascending `keys` that are at most `reach` away."""
+    return keys[bisect_left(keys, key - reach) : bisect_right(keys, key + reach)]
 
 
 def zone_id(row: int, bucket: int, created_minute: int) -> str:
