@@ -172,6 +172,37 @@ def status(config: Path | None, overrides: tuple[str, ...], as_json: bool, of_de
     click.echo(msgspec.json.encode(found).decode() if as_json else render(found))
 
 
+@main.command()
+@_config
+@_set
+@click.argument("symbol")
+@click.argument("price", type=float)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option("--demo", "of_demo", is_flag=True, help="Of the demo in ./.demo.")
+def explain(config: Path | None, overrides: tuple[str, ...], symbol: str, price: float, as_json: bool, of_demo: bool) -> None:
+    """Where the liquidation map of SYMBOL at PRICE comes from: sides, tiers, minutes, venues."""
+    from dataclasses import asdict
+
+    import msgspec
+
+    from mpengine.explain import Unexplained, render
+    from mpengine.explain import explain as explained
+    from shm.errors import ShmError
+
+    if of_demo:
+        overrides = ("instance.name=demo", f"instance.data_dir={Path('.demo/data').resolve()}", *overrides)
+    settings = _located(_settings(config, overrides))
+    if symbol not in settings.symbols:
+        _fail(f"{symbol} is not a configured symbol")
+    try:
+        found = explained(settings.paths, symbol, settings.symbols[symbol].step, price)
+    except (Unexplained, ValueError) as error:
+        _fail(str(error))
+    except (ShmError, OSError) as error:
+        _fail(f"the data of {symbol} cannot be read ({type(error).__name__})")
+    click.echo(msgspec.json.encode(asdict(found)).decode() if as_json else render(found))
+
+
 def _located(settings: Settings) -> Settings:
     """Settings with the directories where the supervisor of this instance puts them."""
     import msgspec
