@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,10 +22,14 @@ from mpengine.clock_grid import ClockGrid
 from mpengine.config import Settings
 from mpengine.engine.book import Book
 from mpengine.engine.core import SymbolCore
+from mpengine.engine.liquidation_maps import SaveOut
+from mpengine.engine.log_files import LogFiles
+from mpengine.engine.log_records import LogOut
 from mpengine.engine.storage import Publisher, state_digest
 from mpengine.ingest.capture_file import CaptureLine
 from mpengine.ingest.foreign import open_capture
 from mpengine.venues.base import RestCall, Routed, VenueModule
+from shm.atomic_file import write_atomic
 from shm.paths import Paths
 from shm.records import DEPTH, EventFlag, Kind, Venue, pack_clock, pack_levels
 
@@ -34,7 +39,8 @@ FLUSH_RECORDS: Final = 256
 
 @dataclass(slots=True)
 class Summary:
-    """What a replay did; its last line on stdout. `frames` were made; `published` of them were newer than the ring's newest.
+    """What a replay did; its last line on stdout. `frames` of depth were made; `published` of them were newer than the ring's
+    newest. `maps`: minutes of liquidation maps that were.
 
     `gaps`: breaks in the chains of diffs and holes that a venue module or the capture told of. `symbols`: symbol -> `books` (state
     by venue), `gaps` (breaks in the chain) and `resyncs` by venue, snapshots used, digest of the final state.
@@ -47,6 +53,7 @@ class Summary:
     resyncs: int = 0
     frames: int = 0
     published: int = 0
+    maps: int = 0
     candles: int = 0
     refused: int = 0
     skipped_messages: int = 0
@@ -58,7 +65,7 @@ class Summary:
 
 
 class Replay:
-    """Feeds capture lines to the cores of `symbols`.
+    """Feeds capture lines to the cores of `symbols`. Into a directory without maps it writes log files too, as an engine does.
 
     `partial_book`: start a Binance book from its first diff when there is no snapshot; other venues' recordings begin with one.
     """
@@ -71,7 +78,12 @@ class Replay:
         self._venues: dict[str, VenueModule] = {module.venue.label: module for module in venues.build(self._settings)}
         paths = Paths(data, data)
         self._cores = {name: SymbolCore(name, self._settings) for name in symbols}
-        self._publishers = {name: Publisher(paths, name, event_clock=True) for name in symbols}
+        self._logs: dict[str, LogFiles] = {}
+        self._publishers = {name: Publisher(paths, name, event_clock=True, aside=partial(self._aside, name)) for name in symbols}
+        for name, publisher in self._publishers.items():
+            if not publisher.maps.next_no:
+                self._logs[name] = LogFiles(paths.symbol_dir(name) / "logs", name)
+        self._paths = paths
         self._waiting: dict[str, list[bytes]] = {name: [] for name in symbols}
         self._started: set[str] = set()
         self.summary = Summary()
@@ -122,6 +134,10 @@ class Replay:
         if len(waiting) >= FLUSH_RECORDS:
             self._flush(routed.symbol)
 
+    def _aside(self, name: str, output: LogOut | SaveOut) -> None:
+        if isinstance(output, LogOut) and name in self._logs:
+            self._logs[name].write_all((output,))
+
     def core(self, symbol: str) -> SymbolCore:
         """The core of a symbol, to look at."""
         return self._cores[symbol]
@@ -157,6 +173,7 @@ class Replay:
             summary.frames += status.depth_frames
             summary.candles += status.minutes_rolled
             summary.published += counts.depth
+            summary.maps += counts.maps
             summary.refused += core.counters["refused"] + counts.refused
             summary.symbols[name] = {
                 "books": {venue.label: book.state for venue, book in core.books.items()},
@@ -173,9 +190,13 @@ class Replay:
         return summary
 
     def close(self) -> None:
-        """Give the locks of the rings up."""
-        for publisher in self._publishers.values():
+        """Write weights, zones and log lines out, give the locks of the rings up."""
+        for name, publisher in self._publishers.items():
+            for file in self._cores[name].files():
+                write_atomic(self._paths.symbol_dir(name) / file.file, msgspec.json.encode(file.data))
             publisher.close()
+        for logs in self._logs.values():
+            logs.stop(60.0)
 
 
 def replay_files(

@@ -50,6 +50,11 @@ def dumped(ring: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+def written(folder: Path) -> dict[str, bytes]:
+    """Files and logs of an engine, by name."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.glob("**/*.json*"))}
+
+
 @pytest.mark.captures
 def test_btc_capture_gives_the_oracles_frames_twice_the_same(captures: Path, tmp_path: Path) -> None:
     files = [captures / name for name in BTC]
@@ -59,12 +64,23 @@ def test_btc_capture_gives_the_oracles_frames_twice_the_same(captures: Path, tmp
         done = run("replay", *map(str, files), "--symbol", "BTC", "--data-dir", str(data), env={"PYTHONHASHSEED": seed})
         found = summary(done)
         results.append(
-            (found.pop("seconds") > 0, found, payloads(data / "BTC" / "depth.ring"), payloads(data / "BTC" / "candles.ring"))
+            (
+                found.pop("seconds") > 0,
+                found,
+                payloads(data / "BTC" / "depth.ring"),
+                payloads(data / "BTC" / "candles.ring"),
+                payloads(data / "BTC" / "liquidation.ring"),
+                dumped(data / "BTC" / "documents"),
+                written(data / "BTC"),
+            )
         )
     assert results[0] == results[1]
-    _, figures, frames, candles = results[0]
+    _, figures, frames, candles, maps, documents, files_of_engine = results[0]
     assert (figures["messages"], figures["depth_updates"], figures["gaps"], figures["resyncs"]) == (73_765, 16_110, 0, 0)
     assert (figures["frames"], figures["candles"]) == (17, 8) == (len(frames), len(candles))
+    assert figures["maps"] == len(maps) == 8
+    assert {row["document"] for row in documents} >= {"levels", "zones", "status"}
+    assert {"liq_calibrator_weights_BTC.json", "liq_active_zones_BTC.json", "logs/liq_cycles_BTC.jsonl"} <= files_of_engine.keys()
 
     oracle = Oracle(Decimal(20), Decimal("0.1"))
     oracle.feed(messages(files, 1000))

@@ -124,6 +124,15 @@ class LogFiles:
                     self._waiting.append(line)
             self._wake.notify()
 
+    def write_all(self, lines: Iterable[LogOut]) -> None:
+        """Hand lines over and wait for room where the disk is behind: for a replay, which may not lose any."""
+        with self._wake:
+            for line in lines:
+                while len(self._waiting) >= self._capacity:
+                    self._wake.wait()
+                self._waiting.append(line)
+                self._wake.notify_all()
+
     def stop(self, timeout_s: float = 5.0) -> bool:
         """Write what waits and end; False where the disk kept it longer."""
         with self._wake:
@@ -142,6 +151,7 @@ class LogFiles:
                     self._wake.wait(RETRY_S)
                 batch, self._waiting = self._waiting, deque()
                 stopping = self._stopping
+                self._wake.notify_all()
             self._encode(batch, pending)
             pending = self._write_all(pending)
             if stopping and not self._waiting:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from mpengine.config import Settings, decode
-from mpengine.engine.core import ClockOut, SymbolCore
+from mpengine.engine.core import ClockOut, SymbolCore, self_check
 from mpengine.engine.liquidation_maps import SaveOut, weights_name, zones_name
 from mpengine.engine.log_files import LogFiles
 from mpengine.engine.log_records import LogOut
@@ -83,6 +83,7 @@ class EngineProcess:
         self._bell = bell
         self._paths = settings.paths
         self._digest = config_digest(settings, symbol)
+        self_check(symbol, settings)
         self.core = SymbolCore(symbol, settings)
         self._saves = SaveThread(self._paths.symbol_dir(symbol))
         self._logs = LogFiles(self._paths.symbol_dir(symbol) / "logs", symbol)

@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from mpengine.config import load
-from mpengine.engine.core import DocumentOut, ErrorOut, SymbolCore
+from mpengine.engine.calibrator import Calibrator
+from mpengine.engine.core import DocumentOut, ErrorOut, SymbolCore, self_check
 from mpengine.engine.inference import Projection
 from mpengine.engine.liquidation_maps import LiquidationMaps, MapOut, SaveOut
 from mpengine.engine.log_records import LogOut
@@ -232,6 +233,17 @@ def test_far_and_rejected_events() -> None:
     assert (found.total_events, found.far, found.rejected) == (0, 1, 1)
     assert [row["far"] for row in logs_of(outputs, "tape")] == [True]
     assert [row["event"] for row in logs_of(outputs, "calibrator")] == ["event_rejected"]
+
+
+@pytest.mark.parametrize("symbol", ["BTC", "ETH", "SOL"])
+def test_a_calibrator_that_is_not_wired_fails_the_start(monkeypatch: pytest.MonkeyPatch, symbol: str) -> None:
+    settings = load("", {})
+    self_check(symbol, settings)
+    for method in ("on_liquidation", "on_minute"):
+        with monkeypatch.context() as patch:
+            patch.setattr(Calibrator, method, lambda *_: [])
+            with pytest.raises(RuntimeError, match="not wired"):
+                self_check(symbol, settings)
 
 
 # determinism and restarts ----------------------------------------------------------------------------------------------
