@@ -112,6 +112,14 @@ def test_files_of_a_living_run_are_not_swept(runtime: Runtime) -> None:
 
 
 @pytest.mark.covers("P9")
+def test_an_instance_of_the_same_name_does_not_take_the_settings_of_a_living_one(runtime: Runtime) -> None:
+    runtime.write_children([])
+    sweep_folder(runtime.paths)  # as a start with another data directory does, before it finds the board locked
+    assert runtime.paths.settings.exists(), "without it no child of the living one can be started again"
+    assert runtime.paths.children.exists()
+
+
+@pytest.mark.covers("P9")
 def test_folders_of_earlier_runs_go_and_those_of_others_stay(tmp_path: Path) -> None:
     base = tmp_path / "run"
     for name in ("a-0123abcd", "a-89ef0123", "b-0123abcd", "a-b-0123abcd", "a-notaboot"):
