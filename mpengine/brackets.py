@@ -1,16 +1,19 @@
-"""Maintenance margin brackets of the venues: one versioned data file (`spec: engine`, section 6.2). Pure but for `shipped`.
+"""Maintenance margin brackets of the venues: one versioned data file (`spec: engine`, section 6.2). Pure but for `shipped`, `read`.
 
 The file: {schema_version, as_of, source, venues: {venue: {instrument: [[notional cap USD, rate, max leverage, amount USD], ...]}}}.
+`mpengine brackets update` writes one from what the venues publish (`mpengine.venues.brackets`).
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+import stat
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib.resources import files
 from itertools import pairwise
+from pathlib import Path
 from typing import Annotated, Final
 
 import msgspec
@@ -18,6 +21,7 @@ from msgspec import Meta, Struct
 
 BRACKETS_SCHEMA: Final = 1
 MAX_ROWS: Final = 200
+MAX_BYTES: Final = 16 << 20
 AMOUNT_TOLERANCE_USD: Final = 1.0
 
 
@@ -83,6 +87,35 @@ def parse(data: bytes) -> BracketFile:
     return found
 
 
+def merged(old: BracketFile, venue: str, tables: Mapping[str, list[Bracket]], source: str, day: str) -> BracketFile:
+    """The file with a venue's `tables` (instrument -> rows) in place of those it had; everything else stays.
+
+    `day` is ISO; `source` says where the tables are from and takes the place of what the venue's earlier update said.
+    """
+    mark = f"{venue} of "
+    said = [part for part in old.source.split("; ") if not part.startswith(mark)]
+    return BracketFile(
+        schema_version=BRACKETS_SCHEMA,
+        as_of=max(old.as_of, day),
+        source="; ".join([*said, f"{mark}{day}: {source}"]),
+        venues={**old.venues, venue: {**old.venues.get(venue, {}), **tables}},
+    )
+
+
+def read(path: Path) -> BracketFile:
+    """A data file on disk. Raises ValueError: unreadable, writable by everybody, too large, or any fault of its tables."""
+    try:
+        status = path.stat()
+        if status.st_mode & stat.S_IWOTH:
+            raise ValueError("refused, the file can be written by everybody (chmod o-w)")
+        if status.st_size > MAX_BYTES:
+            raise ValueError("refused, larger than 16 MiB")
+        data = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"cannot be read ({type(error).__name__})") from error
+    return parse(data)
+
+
 def encode(brackets: BracketFile) -> bytes:
     """The data file's bytes, a row per line."""
     text = msgspec.json.format(msgspec.json.encode(brackets), indent=1).decode()
@@ -90,6 +123,16 @@ def encode(brackets: BracketFile) -> bytes:
         re.sub(r"\[\s+([\d.eE+-]+),\s+([\d.eE+-]+),\s+([\d.eE+-]+),\s+([\d.eE+-]+)\s+\]", r"[\1, \2, \3, \4]", text).encode()
         + b"\n"
     )
+
+
+def shown(tables: Mapping[str, Mapping[str, Sequence[Bracket]]]) -> str:
+    """Venue -> instrument -> rows for a person."""
+    lines: list[str] = []
+    for venue, instruments in tables.items():
+        for instrument, rows in instruments.items():
+            lines.append(f"{venue} {instrument}")
+            lines += [f"{row.cap_usd:>20,.0f}  {row.mmr:<10g}{row.max_leverage:>9g}x{row.amount_usd:>20,.2f}" for row in rows]
+    return "\n".join(lines) if lines else "no brackets: every venue uses default_mmr of each symbol"
 
 
 @lru_cache(maxsize=1)

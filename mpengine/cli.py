@@ -16,6 +16,7 @@ import click
 from mpengine import __version__
 
 if TYPE_CHECKING:
+    from mpengine.brackets import Bracket, BracketFile
     from mpengine.config import Settings
 
 CONFIG_NAMES = ("mpengine.toml", "/etc/mpengine/mpengine.toml")
@@ -218,6 +219,107 @@ def _located(settings: Settings) -> Settings:
     # What the settings name is the base; the folder of this instance and boot in it is the supervisor's choice.
     instance = msgspec.structs.replace(settings.instance, runtime_dir="")
     return resolve_directories(msgspec.structs.replace(settings, instance=instance), data=data, runtime=runtime)
+
+
+@main.group()
+def brackets() -> None:
+    """Maintenance margin brackets of the venues: show those in force, fetch newer ones (docs/brackets.md)."""
+
+
+@brackets.command("show")
+@_config
+@_set
+@click.option("--file", "file", type=click.Path(path_type=Path), help="Those of this file instead of those in force.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object: venue, instrument, rows.")
+def brackets_show(config: Path | None, overrides: tuple[str, ...], file: Path | None, as_json: bool) -> None:
+    """Print the maintenance brackets that engines of these settings use, or those of a file.
+
+    Columns: up to this notional in USD, maintenance rate, largest leverage, amount in USD that is taken off.
+    """
+    import msgspec
+
+    from mpengine.brackets import read, shown
+
+    tables: dict[str, dict[str, list[Bracket]]] = {}
+    if file is not None:
+        try:
+            tables = read(file).venues
+        except ValueError as error:
+            _fail(f"{file} refused: {error}")
+    else:
+        for symbol in _settings(config, overrides).symbols.values():
+            for venue, rows in symbol.brackets.items():
+                tables.setdefault(venue, {})[getattr(symbol, venue)] = rows
+    click.echo(msgspec.json.encode(tables).decode() if as_json else shown(tables))
+
+
+@brackets.command("update")
+@_config
+@_set
+@click.option("--venue", type=click.Choice(["binance", "bybit", "okx"]), required=True, help="Whose brackets.")
+@click.option("--symbol", "symbols", multiple=True, help="Configured symbol; may be repeated. Default: all.")
+@click.option(
+    "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="File to write; what else it has is kept."
+)
+def brackets_update(
+    config: Path | None, overrides: tuple[str, ...], venue: str, symbols: tuple[str, ...], output: Path
+) -> None:  # fmt: skip
+    """Fetch the maintenance brackets that a venue publishes, check them, and write them into a file for engine.brackets_file.
+
+    A new file starts from the brackets in force. Exit code 1 if a symbol's could not be had: then what the file had of it stays.
+    """
+    from datetime import UTC, datetime
+
+    from mpengine.bracket_update import fetch
+    from mpengine.brackets import encode, merged
+    from shm.atomic_file import write_atomic
+
+    if venue == "binance":
+        _fail("binance gives its brackets to signed requests only (GET /fapi/v1/leverageBracket): edit the file by hand instead")
+    settings = _settings(config, overrides)
+    names = _names_at(settings, venue, symbols)
+    try:
+        old = _brackets_before(output, settings)
+    except ValueError as error:
+        _fail(f"{output} refused, nothing was fetched: {error}")
+    address = getattr(settings.venues, venue).rest_url
+    found = fetch(venue, address, list(names.values()), settings.ingest)
+    if found.tables:
+        try:
+            write_atomic(output, encode(merged(old, venue, found.tables, address, datetime.now(UTC).date().isoformat())))
+        except OSError as error:
+            _fail(f"{output} cannot be written ({type(error).__name__})")
+    for symbol, name in names.items():
+        if name in found.tables:
+            rows = found.tables[name]
+            click.echo(f"{symbol}: {venue} {name}, {len(rows)} rows, first {rows[0].mmr:g} up to {rows[0].cap_usd:,.0f} USD")
+        else:
+            click.echo(f"mpengine: {symbol}: {venue} {name} refused: {found.failures[name]}", err=True)
+    click.echo(f"written: {output}" if found.tables else f"{output} is not touched", err=not found.tables)
+    if found.failures:
+        sys.exit(FAILED)
+
+
+def _names_at(settings: Settings, venue: str, symbols: Sequence[str]) -> dict[str, str]:
+    """Symbol -> instrument at a venue. A symbol that was asked for by name must be configured and traded there."""
+    chosen = list(dict.fromkeys(symbol.strip().upper() for symbol in symbols))
+    unknown = [symbol for symbol in chosen if symbol not in settings.symbols]
+    if unknown:
+        raise click.UsageError(f"not configured: {', '.join(unknown)} (symbols: {', '.join(settings.symbols)})")
+    names = {symbol: getattr(settings.symbols[symbol], venue) for symbol in chosen or settings.symbols}
+    absent = [symbol for symbol in chosen if names[symbol] is None]
+    if absent:
+        raise click.UsageError(f"no name at {venue}: {', '.join(absent)} (symbols.*.{venue})")
+    return {symbol: name for symbol, name in names.items() if name is not None}
+
+
+def _brackets_before(output: Path, settings: Settings) -> BracketFile:
+    """What an update goes on from: the file itself, else the data in force. Raises ValueError for a file that is refused."""
+    from mpengine.brackets import read, shipped
+
+    if output.exists():
+        return read(output)
+    return read(Path(settings.engine.brackets_file)) if settings.engine.brackets_file else shipped()
 
 
 @main.command()

@@ -19,7 +19,8 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta, Struct, field
 
-from mpengine.brackets import Bracket, faults_of, shipped
+from mpengine.brackets import Bracket, BracketFile, faults_of, shipped
+from mpengine.brackets import read as read_brackets
 from mpengine.engine.leverage import MAX_TIER_WEIGHT, allowed, entropy_bits, lowest_entropy_bits, make_ladder
 from shm.paths import Paths, check_symbol
 
@@ -95,7 +96,7 @@ class CaptureSettings(Struct, frozen=True, kw_only=True):
 
 
 class EngineSettings(Struct, frozen=True, kw_only=True):
-    """One engine process per symbol."""
+    """One engine process per symbol. `brackets_file`: of `mpengine brackets update`; empty: the program's data file."""
 
     ring_units: Annotated[int, Meta(ge=4096, le=1 << 26)] = 524_288
     checkpoint_interval_s: Annotated[float, Meta(ge=0.1, le=600)] = 10.0
@@ -110,6 +111,7 @@ class EngineSettings(Struct, frozen=True, kw_only=True):
     mmr_estimation: bool = True
     bias_correction: bool = False
     safety_entropy_min_bits: Annotated[float, Meta(gt=0, le=10)] = 1.6
+    brackets_file: Annotated[str, Meta(max_length=1024)] = ""
 
 
 class VenueSettings(Struct, frozen=True, kw_only=True):
@@ -183,7 +185,7 @@ class SymbolSettings(Struct, frozen=True, kw_only=True):
     """One symbol. Everything else in the system knows symbols only from here.
 
     `leverage_ladder`: tier -> raw weight. `brackets`: venue -> maintenance brackets, rows of [notional cap USD, rate, max
-    leverage, amount USD]; those of the program's data file where the settings give none.
+    leverage, amount USD]; those of `engine.brackets_file`, or of the program's data file, where the settings give none.
     """
 
     step: Annotated[float, Meta(gt=0, le=1e6)]
@@ -403,6 +405,7 @@ def _fill_symbols(raw: dict[str, Any], errors: list[str]) -> None:
     tables = raw.setdefault("symbols", {name: {} for name in SHIPPED_SYMBOLS})
     if not isinstance(tables, dict):
         return
+    brackets = _brackets_in_force(raw, errors)
     for name, table in list(tables.items()):
         try:
             check_symbol(name)
@@ -414,16 +417,29 @@ def _fill_symbols(raw: dict[str, Any], errors: list[str]) -> None:
             merged = {**(SHIPPED_SYMBOLS.get(name) or _shipped(name)), **table}
             if "step" in merged:
                 merged.setdefault("book_step", merged["step"])
-            merged.setdefault("brackets", _shipped_brackets(merged))
+            merged.setdefault("brackets", _brackets_of(merged, brackets))
             tables[name] = merged
     if not tables:
         errors.append("symbols: at least one symbol is needed")
 
 
-def _shipped_brackets(table: dict[str, Any]) -> dict[str, list[Bracket]]:
-    """Rows of the program's data file for the instruments of a symbol table."""
+def _brackets_in_force(raw: dict[str, Any], errors: list[str]) -> BracketFile:
+    """The data file that the settings name, else the program's."""
+    engine = raw.get("engine")
+    name = engine.get("brackets_file") if isinstance(engine, dict) else None
+    if not isinstance(name, str) or not name:
+        return shipped()
+    try:
+        return read_brackets(Path(name))
+    except ValueError as error:
+        errors += [f"engine.brackets_file: {name}: {fault}" for fault in str(error).splitlines()]
+        return shipped()
+
+
+def _brackets_of(table: dict[str, Any], brackets: BracketFile) -> dict[str, list[Bracket]]:
+    """Rows of a data file for the instruments of a symbol table."""
     names = {venue: table[venue] for venue in ("binance", "bybit", "okx") if isinstance(table.get(venue), str)}
-    return {venue: rows for venue, name in names.items() if (rows := shipped().of(venue, name))}
+    return {venue: rows for venue, name in names.items() if (rows := brackets.of(venue, name))}
 
 
 def _point_at_simulator(raw: dict[str, Any]) -> None:

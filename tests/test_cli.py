@@ -48,7 +48,7 @@ def published(tmp_path: Path) -> Paths:
 def test_help_names_every_command() -> None:
     done = run("--help")
     assert done.returncode == 0
-    for name in ("start", "demo", "status", "explain", "record", "replay", "dump", "check-config", "bench"):
+    for name in ("start", "demo", "status", "explain", "record", "replay", "dump", "brackets", "check-config", "bench"):
         assert f"  {name}" in done.stdout
         one = run(name, "--help")
         assert one.returncode == 0 and len(one.stdout) > 200

@@ -14,6 +14,7 @@ from typing import Any, Final
 from mpengine.simulator.binance_rest import decimals
 from mpengine.simulator.channels import MS, SECOND_NS
 from mpengine.simulator.market import Market, SymbolMarket
+from mpengine.simulator.tiers import risk_tiers
 from mpengine.simulator.wire import Reply
 
 CATEGORY: Final = "linear"
@@ -24,6 +25,7 @@ FORBIDDEN: Final = 600  # requests in the window that the venue allows an addres
 FORBIDDEN_NS: Final = 600 * SECOND_NS
 PERIODS: Final = frozenset({"5min", "15min", "30min", "1h", "4h", "1d"})
 FIRST_UPDATE: Final = 15_000_000
+RISK_PAGE: Final = 15  # symbols whose risk limits one reply has
 JSON_HEADERS: Final[Mapping[str, str]] = {"Content-Type": "application/json; charset=utf-8"}
 TEXT_HEADERS: Final[Mapping[str, str]] = {"Content-Type": "text/plain"}
 
@@ -87,6 +89,7 @@ class BybitRest:
             "/v5/market/open-interest": self._open_interest,
             "/v5/market/instruments-info": self._instruments,
             "/v5/market/orderbook": self._order_book,
+            "/v5/market/risk-limit": self._risk_limits,
         }
 
     def reply(self, path: str, query: Mapping[str, str], client: str, now_ns: int) -> Reply:
@@ -152,6 +155,16 @@ class BybitRest:
         rows = [_instrument(contract) for contract in chosen[: _limit(query, 500, 1000)]]
         return {"category": CATEGORY, "list": rows, "nextPageCursor": ""}
 
+    def _risk_limits(self, query: Mapping[str, str]) -> dict[str, Any]:
+        """Tiers of one contract, or page by page of all of them; the cursor is the place of the page's first contract."""
+        _check_category(query)
+        chosen = [self._contract(query)] if "symbol" in query else list(self._contracts.values())
+        first = _cursor(query, len(chosen))
+        page = chosen[first : first + RISK_PAGE]
+        rows = [row for contract in page for row in _risk_limit(contract)]
+        after = str(first + RISK_PAGE) if first + RISK_PAGE < len(chosen) else ""
+        return {"category": CATEGORY, "list": rows, "nextPageCursor": after}
+
     def _order_book(self, query: Mapping[str, str]) -> dict[str, Any]:
         """`u` belongs to the stream of 1000 levels."""
         contract = self._contract(query)
@@ -176,6 +189,25 @@ def _limit(query: Mapping[str, str], default: int, most: int) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 7 and int(text) > 0):
         raise Refused(10001, "params error: limit invalid")
     return min(most, int(text))
+
+
+def _cursor(query: Mapping[str, str], count: int) -> int:
+    text = query.get("cursor", "") or "0"
+    if not (text.isascii() and text.isdigit() and len(text) < 7 and int(text) < count):
+        raise Refused(10001, "params error: cursor invalid")
+    return int(text)
+
+
+def _risk_limit(contract: Contract) -> list[dict[str, Any]]:
+    """The amount of the lowest tier is an empty text, as on the venue."""
+    return [
+        {
+            "id": number, "symbol": contract.name, "riskLimitValue": f"{tier.cap_usd:.0f}", "maintenanceMargin": f"{tier.mmr:.8g}",
+            "initialMargin": f"{1.0 / tier.max_leverage:.4g}", "isLowestRisk": int(number == 1),
+            "maxLeverage": f"{tier.max_leverage:.2f}", "mmDeduction": f"{tier.amount_usd:.12g}" if number > 1 else "",
+        }
+        for number, tier in enumerate(risk_tiers(contract.market.spec), 1)
+    ]  # fmt: skip
 
 
 def _instrument(contract: Contract) -> dict[str, Any]:

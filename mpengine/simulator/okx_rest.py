@@ -9,6 +9,7 @@ from typing import Final
 
 from mpengine.simulator.binance_rest import Meter, decimals
 from mpengine.simulator.market import Market, SymbolMarket
+from mpengine.simulator.tiers import risk_tiers
 from mpengine.simulator.wire import Reply
 
 MS: Final = 1_000_000
@@ -93,6 +94,24 @@ class Swap:
             f'"ts":"{now_ns // MS}"}}'
         )
 
+    @property
+    def family(self) -> str:
+        """Instrument family, "BTC-USDT"."""
+        return self.name.rpartition("-")[0]
+
+    def tiers(self) -> list[dict[str, str]]:
+        """Rows of the position tiers, in contracts at the price that the symbol began with."""
+        rows: list[dict[str, str]] = []
+        for number, tier in enumerate(risk_tiers(self.market.spec), 1):
+            last = int(rows[-1]["maxSz"]) if rows else 0
+            most = max(last + 1, round(tier.cap_usd / (self.market.spec.price * self.value)))
+            rows.append({
+                "baseMaxLoan": "", "imr": f"{1.0 / tier.max_leverage:.4g}", "instFamily": self.family, "instId": "",
+                "maxLever": plain(tier.max_leverage), "maxSz": str(most), "minSz": str(last + 1 if last else 0),
+                "mmr": f"{tier.mmr:.8g}", "optMgnFactor": "0", "quoteMaxLoan": "", "tier": str(number), "uly": self.family,
+            })  # fmt: skip
+        return rows
+
     def instrument(self) -> dict[str, str]:
         """Row of the list of instruments."""
         base, quote, _ = self.name.split("-")
@@ -148,6 +167,7 @@ class OkxRest:
             "/api/v5/public/open-interest": _Call(Meter(20, WINDOW_NS), True, self._rows(Swap.interest_row)),
             "/api/v5/public/mark-price": _Call(Meter(10, WINDOW_NS), True, self._rows(Swap.mark_row)),
             "/api/v5/public/funding-rate": _Call(Meter(10, WINDOW_NS), True, self._funding),
+            "/api/v5/public/position-tiers": _Call(Meter(10, WINDOW_NS), False, self._tiers),
             "/api/v5/public/time": _Call(Meter(10, WINDOW_NS), False, lambda _: f'[{{"ts":"{self._market.now_ns // MS}"}}]'),
             "/api/v5/market/books": _Call(Meter(40, WINDOW_NS), False, self._books),
         }
@@ -190,6 +210,18 @@ class OkxRest:
 
     def _funding(self, query: Mapping[str, str]) -> str:
         return f"[{self._swap(query).funding_row(self._market.now_ns)}]"
+
+    def _tiers(self, query: Mapping[str, str]) -> str:
+        _swaps_only(query)
+        if query.get("tdMode") not in ("cross", "isolated"):
+            raise Refused(400, "51000", "Parameter tdMode error")
+        families = query.get("instFamily", "").split(",")
+        if families == [""]:
+            raise Refused(400, "50014", "Parameter instFamily can not be empty")
+        rows = [row for swap in self._swaps.values() if swap.family in families for row in swap.tiers()]
+        if not rows:
+            raise Refused(200, "51000", "Parameter instFamily error")
+        return json.dumps(rows, separators=(",", ":"))
 
     def _books(self, query: Mapping[str, str]) -> str:
         swap, size = self._swap(query), query.get("sz", "1")
