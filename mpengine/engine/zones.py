@@ -10,12 +10,12 @@ import math
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
 
-from mpengine.engine.buckets import Floats, Keys, bucket_prices, column_sums, ordered_sum
+from mpengine.engine.buckets import Floats, Keys, bucket_prices, column_sums, ordered_sum, row_sums
 from mpengine.engine.inference import DECAY_PER_MINUTE, SIDES, reached
 from mpengine.engine.leverage import TierLadder
 from mpengine.engine.log_records import LogOut
@@ -33,6 +33,10 @@ MAX_ZONES_PER_SIDE: Final = 2000
 MINUTE_NS: Final = 60 * 1_000_000_000
 ZONES_SCHEMA: Final = 1
 TIE: Final = 1e-9
+MAX_MINUTE: Final = (2**63 - 1) // MINUTE_NS - 1
+MAX_BUCKET: Final = 2**40
+MAX_AMOUNT: Final = 1e18
+"""What a file may hold; beyond it times in ns, prices and sums would overflow."""
 
 ZONE_FACTORS: Final[Mapping[int, float]] = {
     5: 0.2, 10: 0.0, 20: 0.4, 25: 0.5, 50: 0.8, 75: 0.9, 100: 1.0, 125: 1.0, 150: 0.9, 200: 0.8, 250: 0.7,
@@ -76,6 +80,11 @@ _COLUMNS: Final = (
     ("weight", np.float64), ("projected_usd", np.float64), ("tape_usd", np.float64), ("tape_part", np.float64),
     ("created", np.int64), ("last", np.int64), ("count", np.int64), ("armed", np.bool_), ("source", np.int64),
 )  # fmt: skip
+# Columns of a file that a zone is made of again, and those of its tiers, which are sparse.
+_FILE_COLUMNS: Final = (
+    "side", "bucket", "created", "last", "armed", "projected_usd", "tape_usd", "tape_part", "source", "count",
+)  # fmt: skip
+_FILE_TIERS: Final = ("tier_zone", "tier", "tier_value")
 _DECAYING: Final = ("weight", "projected_usd", "tape_usd", "tape_part", "tiers")
 
 
@@ -224,7 +233,7 @@ class Zones:
         if not len(keys) or self.unit_usd <= 0.0:
             return []
         tiers = usd * self._factors / self.unit_usd
-        totals, whole = tiers.sum(axis=1), usd.sum(axis=1)
+        totals, whole = row_sums(tiers), row_sums(usd)
         order = np.lexsort((keys, -totals))
         return [
             _Item(int(keys[at]), float(totals[at]), tiers[at], float(whole[at]), 0.0, INFERENCE)
@@ -379,34 +388,43 @@ class Zones:
         }  # fmt: skip
 
     def load_file(self, data: Mapping[str, Any], symbol: str, now_minute: int) -> list[str]:
-        """Go on from a file: faded for the time away, the faint ones gone, overlapping ones merged. Warnings.
+        """Go on from a file: overlapping zones merged, faded for the time away, the faint ones gone. Warnings.
 
-        Raises ValueError for a file of another symbol, schema or step; nothing has changed then. Zones that cannot be are left out.
+        Zones that cannot be are left out, of too many the lightest. Raises ValueError for a file of another symbol, schema or step
+        and for one that is not columns of zones; nothing has changed then.
         """
         if data.get("schema_version") != ZONES_SCHEMA or data.get("symbol") != symbol or data.get("step") != self._step:
             raise ValueError("zones of another symbol, schema or step")
         rows, bad = _rows_of(data, self._ladder)
-        saved_minute = int(data["saved_at"]) // MINUTE_NS - 1
-        away = max(0, now_minute - 1 - saved_minute)
-        unit = data.get("unit_usd")
-        self.unit_usd = float(unit) if isinstance(unit, int | float) and math.isfinite(unit) and unit >= 0 else 0.0
-        for row in range(len(SIDES)):
-            self._sides[row].take(np.zeros(len(self._sides[row].keys), np.bool_))
-            self._load_side(row, [one for one in rows if one.side == row])
-            self._sides[row].scale(DECAY_PER_MINUTE**away)
-            faint = self._sides[row].weight < MIN_ZONE_WEIGHT
+        saved_at, unit = data.get("saved_at"), data.get("unit_usd")
+        if not _whole(saved_at, MAX_MINUTE * MINUTE_NS):
+            raise ValueError("zones without the time of their saving")
+        away = max(0, now_minute - saved_at // MINUTE_NS)
+        self.unit_usd = float(unit) if _amount(unit) else 0.0
+        told, crowded = [f"{bad} zones of the file cannot be and were left out"] if bad else [], 0
+        for row, one in enumerate(self._sides):
+            one.take(np.zeros(len(one.keys), np.bool_))
+            self._load_side(row, [saved for saved in rows if saved.side == row])
+            one.scale(DECAY_PER_MINUTE**away)
+            faint = one.weight < MIN_ZONE_WEIGHT
             self.counters["expired"] += int(faint.sum())
-            self._sides[row].take(~faint)
-        return [f"{bad} zones of the file cannot be and were left out"] if bad else []
+            one.take(~faint)
+            crowded += len(self._evict(row))
+        return [*told, f"{crowded} zones of the file are more than there may be"] if crowded else told
 
     def _load_side(self, row: int, rows: Sequence[_Saved]) -> None:
-        """Heaviest first; what lies in the reach of a heavier one is merged into it."""
-        kept: dict[int, _Saved] = {}
+        """Heaviest first; what overlaps a heavier one is merged into it.
+
+        Two overlap within the reach of the lower one, which is the smaller: zones that lived side by side are never merged.
+        """
+        kept, keys = dict[int, _Saved](), list[int]()
         for one in sorted(rows, key=lambda saved: (-saved.new.weight, saved.key)):
-            reach = self._reach(one.key)
-            near = [key for key in kept if abs(key - one.key) <= reach]
+            near = [
+                key for key in _near(one.key, self._reach(one.key), keys) if abs(key - one.key) <= self._reach(min(key, one.key))
+            ]
             if not near:
                 kept[one.key] = one
+                insort(keys, one.key)
                 continue
             into = kept[min(near, key=lambda key: (abs(key - one.key), -kept[key].new.weight, key))]
             _merge(into, one)
@@ -492,31 +510,65 @@ def _merge(into: _Saved, other: _Saved) -> None:
 
 
 def _rows_of(data: Mapping[str, Any], ladder: TierLadder) -> tuple[list[_Saved], int]:
-    """Zones of a file and how many of it cannot be. Tiers are matched by name; a weight is the sum of its parts."""
-    table, names = data["zones"], [str(name) for name in data["tiers"]]
-    places = [
-        ladder.names.index(name) if name in ladder.names and ladder.enabled[ladder.names.index(name)] else None for name in names
+    """Zones of a file and how many of it cannot be. Raises ValueError where there are no columns of equal length."""
+    table, names = data.get("zones"), data.get("tiers")
+    if not isinstance(table, Mapping) or not isinstance(names, list):
+        raise ValueError("zones that are not columns")
+    columns = {name: table.get(name) for name in (*_FILE_COLUMNS, *_FILE_TIERS)}
+    if not all(isinstance(column, list) for column in columns.values()):
+        raise ValueError("zones that are not columns")
+    count = len(table["bucket"])
+    if any(len(table[name]) != count for name in _FILE_COLUMNS):
+        raise ValueError("columns of zones are not equally long")
+    tiers = _tiers_of(table, names, ladder, count)
+    rows = [
+        _row_of(dict(zip(_FILE_COLUMNS, values)), tiers[at])
+        for at, values in enumerate(zip(*(table[name] for name in _FILE_COLUMNS)))
     ]
-    tiers = np.zeros((len(table["bucket"]), len(ladder.tiers)))
-    for zone, tier, value in zip(table["tier_zone"], table["tier"], table["tier_value"], strict=True):
-        place = places[tier]
-        if place is not None:
+    sound = [row for row in rows if row is not None]
+    return sound, count - len(sound)
+
+
+def _tiers_of(table: Mapping[str, Any], names: Sequence[Any], ladder: TierLadder, count: int) -> Floats:
+    """float64[count, tiers] of a file, tiers matched by name; NaN in the row of a zone with a part that cannot be."""
+    enabled = {name: at for at, name in enumerate(ladder.names) if ladder.enabled[at]}
+    tiers = np.zeros((count, len(ladder.tiers)))
+    for zone, tier, value in zip(*(table[name] for name in _FILE_TIERS), strict=True):
+        if not _whole(zone, count - 1):
+            raise ValueError("a part of no zone")
+        if not (_whole(tier, len(names) - 1) and _amount(value)):
+            tiers[zone] = math.nan
+        elif (place := enabled.get(str(names[tier]))) is not None:
             tiers[zone, place] += value
-    rows, bad = list[_Saved](), 0
-    columns = ("side", "bucket", "created", "last", "armed", "projected_usd", "tape_usd", "tape_part", "source", "count")
-    for at, values in enumerate(zip(*(table[name] for name in columns), strict=True)):
-        side, bucket, created, last, armed, projected, tape, part, source, count = values
-        weight = ordered_sum(tiers[at]) + part
-        numbers = (weight, projected, tape, part, *tiers[at].tolist())
-        sound = all(isinstance(number, int | float) and math.isfinite(number) and number >= 0.0 for number in numbers)
-        if (
-            not sound
-            or side not in (0, 1)
-            or bucket <= 0
-            or source not in (1, 2, 3)
-            or not 0.0 < weight <= MAX_ZONE_WEIGHT * (1 + TIE)
-        ):
-            bad += 1
-            continue
-        rows.append(_Saved(side, bucket, created, last, bool(armed), _New(weight, projected, tape, part, tiers[at], source, count)))
-    return rows, bad
+    return tiers
+
+
+def _row_of(values: Mapping[str, Any], tiers: Floats) -> _Saved | None:
+    """A zone of a file; None for one that cannot be. Its weight is the sum of its parts."""
+    if not (
+        _whole(values["side"], 1)
+        and _whole(values["bucket"], MAX_BUCKET)
+        and _whole(values["last"], MAX_MINUTE)
+        and _whole(values["created"], values["last"])
+        and _whole(values["count"], MAX_MINUTE)
+        and _whole(values["source"], INFERENCE | TAPE)
+        and isinstance(values["armed"], bool)
+        and all(_amount(values[name]) for name in ("projected_usd", "tape_usd", "tape_part"))
+    ):
+        return None
+    weight = ordered_sum(tiers) + values["tape_part"]
+    if values["bucket"] == 0 or values["source"] == 0 or not 0.0 < weight <= MAX_ZONE_WEIGHT * (1 + TIE):
+        return None
+    usd = float(values["projected_usd"]), float(values["tape_usd"])
+    made = _New(weight, *usd, float(values["tape_part"]), tiers, values["source"], values["count"])
+    return _Saved(values["side"], values["bucket"], values["created"], values["last"], values["armed"], made)
+
+
+def _whole(value: Any, largest: int) -> TypeGuard[int]:
+    """Whether a value of a file is a whole number from 0 to `largest`."""
+    return type(value) is int and 0 <= value <= largest
+
+
+def _amount(value: Any) -> TypeGuard[float]:
+    """Whether a value of a file is a number from 0 to MAX_AMOUNT, so that no sum of them overflows."""
+    return type(value) in (int, float) and 0.0 <= value <= MAX_AMOUNT
