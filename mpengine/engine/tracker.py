@@ -46,11 +46,11 @@ class ZoneTracker:
         self._minute = 0
 
     def on_minute(self, pools: tuple[Sequence[Pool], Sequence[Pool]], src: float, minute: int) -> None:
-        """The pools of a minute, in any order. `src`: its candle price."""
-        self._minute = minute
+        """The pools of a minute, in any order. `src`: its candle price. Missing minutes fade what is shown."""
+        minutes, self._minute = max(1, minute - self._minute), minute
         for row, side in enumerate(pools):
             candidates = sorted((Candidate(pool.price, pool.intensity) for pool in side), key=lambda one: -one.strength)
-            self._shown[row][:] = _step(self._shown[row], candidates, src, minute)
+            self._shown[row][:] = _step(self._shown[row], candidates, src, minute, minutes)
 
     def shown(self, side: PositionSide) -> list[dict[str, Any]]:
         """{price, strength, age_min} of one side, strongest first."""
@@ -71,8 +71,8 @@ class ZoneTracker:
         self._shown = (long, short)
 
 
-def _step(shown: Sequence[_Zone], candidates: Sequence[Candidate], src: float, minute: int) -> list[_Zone]:
-    """What is shown after a minute; strongest first. `candidates`: strongest first."""
+def _step(shown: Sequence[_Zone], candidates: Sequence[Candidate], src: float, minute: int, minutes: int) -> list[_Zone]:
+    """What is shown after a minute, `minutes` after the one before; strongest first. `candidates`: strongest first."""
     matched, free = set[int](), list[Candidate]()
     for candidate in candidates:
         at = _nearest(candidate, shown, matched, MATCH_PCT * src)
@@ -84,7 +84,7 @@ def _step(shown: Sequence[_Zone], candidates: Sequence[Candidate], src: float, m
         zone.price, zone.strength, zone.peak = candidate.price, candidate.strength, max(zone.peak, candidate.strength)
     for at, zone in enumerate(shown):
         if at not in matched:
-            zone.strength *= MISS_DECAY
+            zone.strength *= MISS_DECAY**minutes
     best = free[0].strength if free else 0.0
     kept = [zone for zone in shown if not _leaves(zone, best, minute)]
     for candidate in free:

@@ -1,20 +1,16 @@
-"""Pools and the zone tracker (`spec: engine`, sections 10, 11, 15)."""
+"""Pools (`spec: engine`, section 11)."""
 
 from __future__ import annotations
 
-import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpengine.engine.pools import Pool, find_pools
-from mpengine.engine.tracker import ZoneTracker
-from mpengine.heatmap import Grid, Mix, Plane, combine, combine_scaled, map_grid, source_scale
-from shm.records import PositionSide
+from mpengine.heatmap import Grid, Mix, Plane, combine, map_grid
 
 MIX = Mix(0.35, 0.65)
-LONG, SHORT = PositionSide.LONG, PositionSide.SHORT
 SRC = 100_000.0
 GRID = map_grid(SRC, 20.0)
 
@@ -90,135 +86,3 @@ def test_no_pool_is_wider_than_twice_the_radius_and_none_shares_a_bucket(seed: i
         for pool in side:
             assert pool.notional_usd == pytest.approx(pool.tape_usd + pool.projected_usd)
             assert sum(pool.tier_usd) == pytest.approx(pool.projected_usd)
-
-
-# the combined map ------------------------------------------------------------------------------------------------------
-
-
-def test_source_scale() -> None:
-    """Regression story 21."""
-    assert source_scale(np.arange(1, 101) * 1000.0) == pytest.approx(99_010.0)
-    assert source_scale(np.array([7.0])) == 7.0
-    assert source_scale(np.concatenate((np.arange(1.0, 20.0), np.zeros(30)))) == 19.0
-    assert source_scale(np.arange(1.0, 21.0)) == pytest.approx(np.percentile(np.arange(1.0, 21.0), 99))
-    assert source_scale(np.zeros(50)) == source_scale(np.zeros(0)) == 0.0
-    assert source_scale(np.array([1.0, np.nan])) == source_scale(np.array([1.0, np.inf])) == 0.0
-
-
-@pytest.mark.covers("A2-C1")
-def test_the_vector_of_the_combined_map_and_that_nothing_of_it_is_shared() -> None:
-    tape, projected = np.array([[2000.0, 500.0, 0.0, 0.0], [0.0] * 4]), np.array([[1e6, 0.0, 4e6, 200e3], [0.0] * 4])
-    made = combine(tape, projected, MIX)
-    tape[:], projected[:] = -1.0, -1.0
-    assert made.raw.values[0] == pytest.approx([0.5125, 0.0875, 0.65, 0.0325])
-    assert made.display.values[0] == pytest.approx([0.76875, 0.0875, 0.65, 0.0325])
-    assert (made.tape_p99, made.projection_p99) == (2000.0, 4e6)
-
-
-def test_the_tape_is_seen_beside_a_projection_a_thousand_times_larger() -> None:
-    """Regression story 11."""
-    made = combine(plane(0, {99_000.0: 2000.0}), plane(0, {98_000.0: 2e6}), MIX)
-    assert made.raw.values[0, GRID.bucket(99_000.0) - GRID.origin] == pytest.approx(0.35)
-
-
-@pytest.mark.covers("A1-M1")
-def test_weights_have_no_default() -> None:
-    with pytest.raises(TypeError):
-        combine(np.zeros((2, 1)), np.zeros((2, 1)))  # type: ignore[call-arg]
-    with pytest.raises(TypeError):
-        Mix()  # type: ignore[call-arg]
-
-
-def test_a_source_without_a_scale_counts_as_nothing() -> None:
-    made = combine_scaled(np.ones((2, 3)), np.ones((2, 3)), 0.0, 2.0, MIX)
-    assert made.raw.values == pytest.approx(np.full((2, 3), 0.325))
-
-
-@pytest.mark.parametrize(("src", "step", "count", "low", "high"), [
-    (65_892.725, 20.0, 660, 59_300.0, 72_480.0), (126_000.0, 20.0, 1261, None, None), (250_000.0, 20.0, 2000, 230_020.0, 270_000.0),
-    (1931.2, 1.0, 387, None, None), (82.5, 0.1, 167, 74.2, 90.8)])  # fmt: skip
-def test_grids_of_frames(src: float, step: float, count: int, low: float | None, high: float | None) -> None:
-    grid = map_grid(src, step)
-    assert (grid.count, grid.shrunk) == (count, src == 250_000.0)
-    if low is not None:
-        assert (grid.prices[0], grid.prices[-1]) == (low, high)
-
-
-# the tracker -----------------------------------------------------------------------------------------------------------
-
-
-def pool(price: float, intensity: float) -> Pool:
-    return Pool(LONG, price, price, price, 0.0, 1e4, 1e4, 1, 1.0, intensity, "inference", (), 1.0)
-
-
-def strengths(one: ZoneTracker) -> list[float]:
-    return [zone["strength"] for zone in one.shown(LONG)]
-
-
-def feed(one: ZoneTracker, minute: int, *pairs: tuple[float, float], src: float = SRC) -> None:
-    one.on_minute((tuple(pool(*pair) for pair in pairs), ()), src, minute)
-
-
-FIVE = ((90_000.0, 0.5), (91_000.0, 0.4), (92_000.0, 0.3), (93_000.0, 0.2), (94_000.0, 0.1))
-
-
-def test_a_newcomer_must_be_clearly_stronger() -> None:
-    one = ZoneTracker()
-    feed(one, 0, *FIVE)
-    assert strengths(one) == [0.5, 0.4, 0.3, 0.2, 0.1]
-    feed(one, 1, *FIVE, (96_000.0, 0.16))
-    assert strengths(one) == [0.5, 0.4, 0.3, 0.2, 0.1]
-    feed(one, 2, *FIVE, (96_000.0, 0.17))
-    assert strengths(one) == [0.5, 0.4, 0.3, 0.2, 0.1]
-    feed(one, 3, *FIVE, (96_000.0, 0.18))
-    assert strengths(one) == [0.5, 0.4, 0.3, 0.2, 0.18]
-    assert [zone["age_min"] for zone in one.shown(LONG)] == [3, 3, 3, 3, 0]
-    assert one.shown(SHORT) == []
-
-
-def test_a_zone_follows_its_pool_and_fades_without() -> None:
-    one = ZoneTracker()
-    feed(one, 0, (95_000.0, 0.5))
-    feed(one, 1, (95_200.0, 0.6), (95_240.0, 0.4))  # both near; the stronger takes it
-    assert one.shown(LONG)[0] == {"price": 95_200.0, "strength": 0.6, "age_min": 1}
-    feed(one, 2)
-    assert strengths(one) == [pytest.approx(0.6 * 0.95), pytest.approx(0.4 * 0.95)]
-    feed(one, 3, (95_600.0, 0.5))  # 400 away from 95,200, 360 from 95,240, but only 250 match
-    assert len(one.shown(LONG)) == 3
-
-
-def test_zones_leave_when_weak_or_old_and_faded() -> None:
-    one = ZoneTracker()
-    feed(one, 0, (95_000.0, 0.5), (90_000.0, 0.02))
-    for minute in range(1, 10):
-        feed(one, minute, (95_000.0, 0.14))
-    assert strengths(one)[0] == 0.14  # below 0.30 of its peak, but not ten minutes old
-    feed(one, 10, (95_000.0, 0.14))
-    assert 95_000.0 not in [zone["price"] for zone in one.shown(LONG)]
-    for minute in range(11, 40):
-        feed(one, minute)
-    assert strengths(one) == []  # 0.02 x 0.95^n is below 0.01
-
-
-def test_an_old_zone_gives_way_to_a_stronger_candidate() -> None:
-    one = ZoneTracker()
-    feed(one, 0, (95_000.0, 0.30))
-    for minute in range(1, 11):
-        feed(one, minute, (95_000.0, 0.30), (90_000.0, 0.001))
-    feed(one, 11, (95_000.0, 0.30), (91_000.0, 0.35))
-    assert strengths(one) == [0.35, 0.30]  # not stronger by more than 0.05
-    again = ZoneTracker()
-    feed(again, 0, (95_000.0, 0.30))
-    feed(again, 12, (95_000.0, 0.30), (91_000.0, 0.36))
-    assert strengths(again) == [0.36]
-
-
-def test_a_restored_tracker_is_one_that_never_stopped() -> None:
-    one = ZoneTracker()
-    feed(one, 0, *FIVE)
-    feed(one, 1, *FIVE[:3])
-    again = ZoneTracker()
-    again.restore(msgspec.msgpack.decode(msgspec.msgpack.encode(one.state_of())))
-    for each in (one, again):
-        feed(each, 12, (96_000.0, 0.6), FIVE[1])
-    assert again.state_of() == one.state_of()
