@@ -106,6 +106,14 @@ class Intake:
             self._handler_failed(feed, error, "the list of ending connections", b"")
             return []
 
+    def unlisted(self, feed: Feed) -> frozenset[str]:
+        """Streams that the venue module expects nothing of."""
+        try:
+            return feed.module.unlisted()
+        except Exception as error:  # noqa: BLE001  as with a bad message
+            self._handler_failed(feed, error, "the list of streams without an instrument", b"")
+            return frozenset()
+
     def now_ns(self) -> int:
         """The time that venue modules are told, ns of the wall clock."""
         return time.time_ns()

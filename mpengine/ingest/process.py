@@ -272,8 +272,9 @@ class Ingest:
 
     def _look_after_venues(self, intake: Intake, now_ns: int) -> None:
         """Act on silence, on announced ends, and send what the venue modules want to say."""
+        unlisted = {feed.name: intake.unlisted(feed) for feed in self._feeds}
         for keeper in self._keepers:
-            self._look_after(keeper, now_ns)
+            self._look_after(keeper, now_ns, unlisted[keeper.feed.name])
         for feed in self._feeds:
             for name in intake.replacements(feed):
                 for keeper in self._keepers:
@@ -312,12 +313,12 @@ class Ingest:
             row.set(venue_state_word(feed.module.venue), VENUE_STATES.index(feed.state(now_ns)))
             row.set(venue_streams_word(feed.module.venue), streams_word(feed, now_ns))
 
-    def _look_after(self, keeper: SocketKeeper, now_ns: int) -> None:
+    def _look_after(self, keeper: SocketKeeper, now_ns: int, unlisted: frozenset[str]) -> None:
         feed, life = keeper.feed, keeper.life
         if life is None:
             return
         stats = feed.module.stats(life.name)
-        for finding in life.watch.look(stats, now_ns, trades_flow=feed.trades_flow(now_ns)):
+        for finding in life.watch.look(stats, now_ns, trades_flow=feed.trades_flow(now_ns), unlisted=unlisted):
             self._act(keeper, finding)
 
     def _act(self, keeper: SocketKeeper, finding: Finding) -> None:

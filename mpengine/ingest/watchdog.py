@@ -6,7 +6,7 @@ counters that the venue module keeps, as this process sees them: the wall clock 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
@@ -64,10 +64,13 @@ class SocketWatch:
         self._streams = {stream.name: _StreamWatch(stream, opened_ns) for stream in plan.streams}
         self._scale = scale
 
-    def look(self, stats: Mapping[str, StreamStats], now_ns: int, *, trades_flow: bool) -> list[Finding]:
+    def look(
+        self, stats: Mapping[str, StreamStats], now_ns: int, *, trades_flow: bool, unlisted: Container[str] = ()
+    ) -> list[Finding]:
         """Take the counters in; what changed since the last look. Each silence warns once, resubscribes once and reopens once.
 
-        `trades_flow`: trades of the same venue arrive (on whatever socket).
+        `trades_flow`: trades of the same venue arrive (on whatever socket). `unlisted`: streams that only warn, since the venue has
+        nothing to deliver on them: their neighbours must not lose the socket for it.
         """
         findings = []
         for watch in self._streams.values():
@@ -79,7 +82,7 @@ class SocketWatch:
                 if watch.warned or watch.acted or watch.resubscribed:
                     watch.warned = watch.acted = watch.resubscribed = False
                     findings.append(Finding(watch.plan.name, Action.RECOVERED, silent_s))
-            elif action := self._judge(watch, silent_s, trades_flow):
+            elif action := self._judge(watch, silent_s, trades_flow, watch.plan.name not in unlisted):
                 findings.append(Finding(watch.plan.name, action, silent_s))
         return findings
 
@@ -101,18 +104,19 @@ class SocketWatch:
             return "LIVE" if watch.messages or watch.errors else connection
         return "STALE" if age_s < self._scale * (plan.act_s or STALE_S) else "DOWN"
 
-    def _judge(self, watch: _StreamWatch, silent_s: float, trades_flow: bool) -> Action | None:
+    def _judge(self, watch: _StreamWatch, silent_s: float, trades_flow: bool, listed: bool) -> Action | None:
         plan, scale = watch.plan, self._scale
+        act_s = plan.act_s if listed else None
         if watch.acted:
             return None
         if is_route_canary(plan) and silent_s >= scale * WRONG_ROUTE_S and trades_flow:
             watch.acted = True
             return Action.WRONG_ROUTE
         gentle = plan.act == "resubscribe"
-        if plan.act_s is not None and silent_s >= scale * plan.act_s * (2 if gentle else 1):
+        if act_s is not None and silent_s >= scale * act_s * (2 if gentle else 1):
             watch.acted = True
             return Action.REOPEN
-        if plan.act_s is not None and gentle and silent_s >= scale * plan.act_s and not watch.resubscribed:
+        if act_s is not None and gentle and silent_s >= scale * act_s and not watch.resubscribed:
             watch.resubscribed = True
             return Action.RESUBSCRIBE
         if plan.warn_s is not None and silent_s >= scale * plan.warn_s and not (watch.warned or watch.resubscribed):

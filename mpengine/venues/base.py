@@ -173,6 +173,9 @@ class VenueModule(Protocol):
     def replacements_wanted(self) -> list[str]:
         """Drains connections that the venue has announced to end: their successors are to be opened now."""
 
+    def unlisted(self) -> frozenset[str]:
+        """Streams that cannot deliver, as the venue does not list their instrument: no new connection would change that."""
+
     def opened(self, connection: str, recv_ns: int) -> None:
         """A connection is up: its stream statistics begin, merged state of its plan is cleared."""
 

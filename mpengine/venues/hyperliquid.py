@@ -46,6 +46,7 @@ class Hyperliquid(Mapper):
         self._ours = {theirs: ours for ours, theirs in names.items()}
         self._coins: frozenset[str] | None = None
         self._plans_by_name = {plan.name: plan for plan in self.sockets()}
+        self._unlisted = frozenset(stream.name for plan in self._plans_by_name.values() for stream in plan.streams)
         self._asked: set[str] = set()
         self._books_seen: dict[str, int] = {}
         self._trades_seen = Seen()
@@ -85,10 +86,14 @@ class Hyperliquid(Mapper):
 
     def resubscribe(self, connection: str, stream: str, recv_ns: int) -> bool:
         """Take a stream anew. A book needs none: its next message is whole."""
-        if connection in self._asked and not stream.startswith("l2Book:"):
+        if connection in self._asked and stream not in self._unlisted and not stream.startswith("l2Book:"):
             subscription = self._subscription(stream)
             self._texts[connection] += [_frame(method, subscription) for method in ("unsubscribe", "subscribe")]
         return True
+
+    def unlisted(self) -> frozenset[str]:
+        """Streams of coins that the venue's list lacks; all of them while there is no list."""
+        return self._unlisted
 
     def _symbols(self) -> Iterable[str]:
         return self._names
@@ -230,6 +235,8 @@ class Hyperliquid(Mapper):
             if not coins:
                 raise BadRow("no_instruments")
             self._coins = coins
+            names = (stream.name for plan in self._plans_by_name.values() for stream in plan.streams)
+            self._unlisted = frozenset(name for name in names if name.partition(":")[2] not in coins)
             self._subscribe_waiting()
         except UNREADABLE as error:
             self._refused("", "", error, body)

@@ -82,6 +82,10 @@ class Mapper:
         """None."""
         return []
 
+    def unlisted(self) -> frozenset[str]:
+        """None."""
+        return frozenset()
+
     def opened(self, connection: str, recv_ns: int) -> None:
         """Statistics of the connection begin."""
         self._stats[connection] = {}

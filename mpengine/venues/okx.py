@@ -88,6 +88,7 @@ class Okx(Mapper):
         self._ours = {theirs: ours for ours, theirs in names.items()}
         self.contracts: Mapping[str, Contract] = MappingProxyType({})
         self._plans_by_name = {plan.name: plan for plan in self.sockets()}
+        self._unlisted: frozenset[str] = frozenset()
         self._connections: dict[str, _Connection] = {}
         self._owners: dict[str, str] = {}
         self._funding: dict[str, tuple[float, int]] = {}
@@ -180,6 +181,10 @@ class Okx(Mapper):
             return False
         spent.extend([now_ns] * requests)
         return True
+
+    def unlisted(self) -> frozenset[str]:
+        """Streams of swaps that are not live, or no linear contract of ours. None while no size is known at all."""
+        return self._unlisted
 
     def replacements_wanted(self) -> list[str]:
         """Connections that the venue has announced to close for an upgrade."""
@@ -481,6 +486,8 @@ class Okx(Mapper):
             except UNREADABLE as error:
                 self._refused("", "", error, sample_of(row))
         self.contracts = MappingProxyType(contracts)
+        plans = [plan for socket in self._plans_by_name.values() for plan in socket.streams if contracts]
+        self._unlisted = frozenset(plan.name for plan in plans if plan.symbol is not None and plan.symbol not in contracts)
         for symbol in changed:
             one = contracts[symbol]
             self._emit(symbol, pack_event(Kind.INSTRUMENT, Venue.OKX, 0, 0, recv_ns, recv_ns, 0, 0, one.tick, one.size, one.lot))

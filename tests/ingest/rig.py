@@ -85,6 +85,9 @@ class FakeVenue:
         drained, self.ending = self.ending, []
         return drained
 
+    def unlisted(self) -> frozenset[str]:
+        return frozenset()
+
     def resubscribe(self, connection: str, stream: str, recv_ns: int) -> bool:
         if not self.budget:
             return False

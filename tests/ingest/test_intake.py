@@ -264,12 +264,16 @@ def test_a_module_that_raises_when_it_is_asked_something_is_logged_and_has_no_an
         def replacements_wanted(self) -> list[str]:
             raise LookupError("ends")
 
+        def unlisted(self) -> frozenset[str]:
+            raise KeyError("unlisted")
+
         def resubscribe(self, connection: str, stream: str, recv_ns: int) -> bool:
             raise ValueError("again")
 
     rig = Rig(Raising([plan()]))
     life = life_of(rig.feed, "public#1")
     assert rig.intake.overdue(rig.feed) == rig.intake.replacements(rig.feed) == []
+    assert rig.intake.unlisted(rig.feed) == frozenset()
     assert not rig.intake.resubscribe(rig.feed, life, "depth")
-    assert rig.counts.get(Word.HANDLER_ERRORS) == 3
-    assert len(caplog.records) == 3
+    assert rig.counts.get(Word.HANDLER_ERRORS) == 4
+    assert len(caplog.records) == 4

@@ -44,6 +44,14 @@ def test_an_unreadable_message_proves_the_stream() -> None:
     assert actions(watch, stats, 34) == [("depth", Action.WARN)]
 
 
+def test_a_stream_without_an_instrument_costs_its_neighbours_nothing() -> None:
+    watch = SocketWatch(plan(), 0, 1.0)
+    assert [f.action for f in watch.look({}, 40 * SECOND, trades_flow=False, unlisted={"depth"})] == [Action.WARN]
+    assert watch.look({}, 4000 * SECOND, trades_flow=False, unlisted={"depth"}) == []
+    assert watch.state("depth", 4000 * SECOND, "LIVE") == "DOWN", "and nobody is told that it lives"
+    assert actions(watch, {}, 4001) == [("depth", Action.REOPEN)], "once the venue lists it, its silence counts"
+
+
 def test_the_scale_stretches_every_limit() -> None:
     watch = SocketWatch(plan(), 0, 0.1)
     assert actions(watch, {}, 0.5) == [("depth", Action.WARN)]

@@ -65,6 +65,19 @@ def test_only_listed_coins_are_subscribed_and_not_before_the_list_is_known() -> 
     assert subscribed(module, "ws#2") == wanted, "a later connection asks at once"
 
 
+def test_a_coin_that_is_not_listed_is_never_asked_for_and_expected_to_be_silent() -> None:
+    module = hyperliquid()
+    assert len(module.unlisted()) == 9, "nothing is subscribed before the list is known"
+    module.opened("ws#1", T)
+    teach(module, ["BTC", "ETH"], delisted=["SOL"])
+    module.data_to_send("ws#1")
+    assert module.unlisted() == {"l2Book:SOL", "trades:SOL", "activeAssetCtx:SOL"}
+    assert module.resubscribe("ws#1", "trades:SOL", T)
+    assert module.data_to_send("ws#1") == [], "it would close the whole socket"
+    teach(module, ["BTC", "ETH", "SOL"])
+    assert module.unlisted() == frozenset()
+
+
 @pytest.mark.parametrize(
     "body", [b"", b"[]", b"{}", b'{"universe":[]}', b'{"universe":[{"name":5}]}', b'{"universe":[5]}', b'{"universe":5}']
 )

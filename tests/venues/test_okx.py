@@ -173,6 +173,19 @@ def test_the_channel_brings_the_sizes_where_rest_is_blocked() -> None:
     assert len(module.data_to_send("public#1")) == 1 and set(module.contracts) == {"BTC", "ETH", "SOL"}
 
 
+def test_a_swap_that_is_not_live_is_expected_to_be_silent() -> None:
+    module = raw()
+    assert module.unlisted() == frozenset()
+    row = next(dict(row) for row in SIZES if row["instId"] == "SOL-USDT-SWAP")
+    teach(module)
+    assert module.unlisted() == frozenset()
+    module.receive("public#1", json.dumps({"arg": {"channel": "instruments"}, "data": [row | {"state": "suspend"}]}).encode(), T)
+    assert module.unlisted() and all(name.endswith(":SOL-USDT-SWAP") for name in module.unlisted())
+    assert "books:SOL-USDT-SWAP" in module.unlisted()
+    teach(module)
+    assert module.unlisted() == frozenset()
+
+
 def test_fewer_than_30_books_share_a_socket() -> None:
     text = "".join(f"[symbols.C{number}]\nstep = 0.01\ntick = 0.001\n" for number in range(60))
     (module,) = (one for one in venues.build(load(text, {}, EVERYTHING)) if isinstance(one, Okx))
