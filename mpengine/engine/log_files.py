@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import threading
 import time
 from collections import deque
@@ -29,7 +30,9 @@ TOTAL_BYTES: Final = 1_000_000_000
 CAPACITY: Final = 200_000
 RETRY_S: Final = 1.0
 WARN_NS: Final = 10_000_000_000
+FIRST_LINE_BYTES: Final = 65_536
 KINDS: Final[tuple[LogKind, ...]] = get_args(LogKind)
+_BACKUP: Final = re.compile(r"\.(\d+)-(\d+)$")
 
 log = logging.getLogger("mpengine.engine.log_files")
 
@@ -40,13 +43,13 @@ def sink_name(kind: LogKind, symbol: str) -> str:
 
 
 class _Sink:
-    """One file and its backups. `now`: epoch ns. Raises OSError from everything."""
+    """One file and its backups. `now`: epoch ns. Raises OSError from everything; a write that failed has left no part of a line."""
 
     def __init__(self, path: Path, rotate_bytes: int, rotate_ns: int, now: Callable[[], int]) -> None:
         self.path = path
         self._rotate_bytes, self._rotate_ns, self._now = rotate_bytes, rotate_ns, now
         self._fd: int | None = None
-        self._size = self._opened_ns = self._rotations = 0
+        self._size = self._opened_ns = 0
 
     def write(self, lines: bytes) -> bool:
         """Append whole lines; rotate before, where the file is full or old. Whether it was rotated."""
@@ -58,8 +61,13 @@ class _Sink:
             self._open()
         assert self._fd is not None
         done = 0
-        while done < len(lines):
-            done += os.write(self._fd, lines[done:])
+        try:
+            while done < len(lines):
+                done += os.write(self._fd, lines[done:])
+        except OSError:
+            if done:  # they will be written again: on a full disk each attempt would leave another piece
+                os.ftruncate(self._fd, self._size)
+            raise
         self._size += len(lines)
         return full
 
@@ -70,38 +78,62 @@ class _Sink:
             self._fd = None
 
     def backups(self) -> list[Path]:
-        """Rotated files, oldest first."""
-        return sorted(self.path.parent.glob(f"{self.path.name}.*"), key=lambda path: path.name)
+        """Rotated files, oldest first; nothing else that lies beside them."""
+        found = (path for path in self.path.parent.glob(f"{self.path.name}.*") if _BACKUP.fullmatch(path.name, len(self.path.name)))
+        return sorted(found, key=_rotated)
 
     def _open(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
         status = os.fstat(self._fd)
         self._size = status.st_size
+        self._opened_ns = self._now()
+        if not self._size:
+            return
         # A file of an earlier run is as old as its first line; what the file system knows of is its last one.
-        self._opened_ns = self._now() if not self._size else min(self._now(), status.st_mtime_ns)
-        if self._size and os.pread(self._fd, 1, self._size - 1) != b"\n":
-            os.write(self._fd, b"\n")  # the process before died in a line
+        first_ns = _time_of(os.pread(self._fd, FIRST_LINE_BYTES, 0))
+        self._opened_ns = min(self._opened_ns, status.st_mtime_ns if first_ns is None else first_ns)
+        if os.pread(self._fd, 1, self._size - 1) != b"\n":
+            self._size += os.write(self._fd, b"\n")  # the process before died in a line
 
     def _rotate(self) -> None:
         self.close()
-        seconds = self._now() // 1_000_000_000
-        while True:
-            self._rotations += 1
-            backup = self.path.with_name(f"{self.path.name}.{seconds}-{self._rotations:06d}")
-            if not backup.exists():
-                break
-        self.path.rename(backup)
+        # Names ascend, also over restarts within a second and clocks that were set back: the oldest must stay the first.
+        backups = self.backups()
+        newest = _rotated(backups[-1]) if backups else (0, 0)
+        seconds = max(self._now() // 1_000_000_000, newest[0])
+        number = newest[1] + 1 if seconds == newest[0] else 1
+        self.path.rename(self.path.with_name(f"{self.path.name}.{seconds}-{number:06d}"))
+
+
+def _rotated(path: Path) -> tuple[int, int]:
+    """When a backup was made: epoch seconds, and its number in that second."""
+    seconds, number = path.name.rsplit(".", 1)[-1].split("-")
+    return int(seconds), int(number)
+
+
+def _time_of(head: bytes) -> int | None:
+    """Time of a file's first line in epoch ns; None where it has none."""
+    try:
+        told = orjson.loads(head.partition(b"\n")[0])["ts_ns"]
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return None
+    return told if isinstance(told, int) and told > 0 else None
 
 
 class LogFiles:
-    """All files of one symbol. `dropped`: lines that did not fit into the queue; `errors`: failed writes."""
+    """All files of one symbol.
+
+    `written`: lines on the disk. `dropped`: lines that are lost: no room in the queue, no disk up to the stop, or no JSON.
+    `errors`: failed writes; their lines wait. `last_error`: the newest reason, without a path; None where there was none.
+    """
 
     def __init__(
         self, directory: Path, symbol: str, *, rotate_bytes: int = ROTATE_BYTES, rotate_ns: int = ROTATE_NS, backups: int = BACKUPS,
         total_bytes: int = TOTAL_BYTES, capacity: int = CAPACITY, now: Callable[[], int] = time.time_ns,
     ) -> None:  # fmt: skip
         self.dropped = self.errors = self.written = 0
+        self.last_error: str | None = None
         # All files that are being written together stay below half of the total; backups have the rest.
         rotate_bytes = min(rotate_bytes, total_bytes // (2 * len(KINDS)))
         self._sinks = {kind: _Sink(directory / sink_name(kind, symbol), rotate_bytes, rotate_ns, now) for kind in KINDS}
@@ -115,10 +147,10 @@ class LogFiles:
         self._thread.start()
 
     def write(self, lines: Iterable[LogOut]) -> None:
-        """Hand lines over; never waits for a disk and never raises."""
+        """Hand lines over; never waits for a disk and never raises. After `stop` they are dropped."""
         with self._wake:
             for line in lines:
-                if len(self._waiting) >= self._capacity:
+                if self._stopping or len(self._waiting) >= self._capacity:
                     self.dropped += 1
                 else:
                     self._waiting.append(line)
@@ -157,13 +189,17 @@ class LogFiles:
             if stopping and not self._waiting:
                 for sink in self._sinks.values():
                     sink.close()
-                self.errors += len(pending)
+                self.dropped += sum(lines.count(b"\n") for lines in pending.values())
                 return
 
     def _encode(self, batch: Iterable[LogOut], pending: dict[LogKind, bytes]) -> None:
         parts: dict[LogKind, list[bytes]] = {}
         for line in batch:
-            parts.setdefault(line.kind, []).append(orjson.dumps(line.record, option=orjson.OPT_APPEND_NEWLINE))
+            try:
+                parts.setdefault(line.kind, []).append(orjson.dumps(line.record, option=orjson.OPT_APPEND_NEWLINE))
+            except TypeError as error:  # of the part that made the record; the other lines are good
+                self.dropped += 1
+                self._warn(f"a line of {line.kind} is no JSON ({error})")
         for kind, lines in parts.items():
             pending[kind] = pending.get(kind, b"") + b"".join(lines)
 
@@ -188,10 +224,15 @@ class LogFiles:
     def _failed(self, kind: LogKind, error: OSError) -> None:
         self.errors += 1
         self._sinks[kind].close()
+        self._warn(f"lines of {kind} not written ({error.strerror}): they wait")
+
+    def _warn(self, text: str) -> None:
+        """The newest reason; in the log at most once in WARN_NS."""
+        self.last_error = text
         now = self._now()
         if self._warned_ns is None or now - self._warned_ns >= WARN_NS:
             self._warned_ns = now
-            log.warning("lines of %s not written (%s), %d failures so far: they wait", kind, error.strerror, self.errors)
+            log.warning("%s; %d failed writes and %d lost lines so far", text, self.errors, self.dropped)
 
     def _retain(self) -> None:
         """Remove backups beyond their number, and the oldest of all beyond the total."""
@@ -201,16 +242,16 @@ class LogFiles:
             for sink in self._sinks.values():
                 found = sink.backups()
                 for path in found[: max(0, len(found) - self._backups)]:
-                    path.unlink()
+                    path.unlink(missing_ok=True)
                 left += found[max(0, len(found) - self._backups) :]
             total = sum(path.stat().st_size for path in left) + sum(
                 sink.path.stat().st_size for sink in self._sinks.values() if sink.path.exists()
             )
-            for path in sorted(left, key=lambda path: path.name.rsplit(".", 1)[-1]):
+            for path in sorted(left, key=_rotated):
                 if total <= self._total_bytes:
                     break
                 total -= path.stat().st_size
-                path.unlink()
+                path.unlink(missing_ok=True)
         except OSError as error:
             self.errors += 1
-            log.warning("old log files not removed: %s", error.strerror)
+            self._warn(f"old log files not removed ({error.strerror})")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -164,3 +165,127 @@ def test_a_stop_writes_what_waits(tmp_path: Path) -> None:
     assert files.stop()
     assert numbers(tmp_path, "liq_tape_BTC.jsonl") == list(range(5000))
     assert files.written == 5000
+
+
+@pytest.mark.covers("A2-M7", "E-L6")
+def test_a_full_disk_is_counted_and_what_waited_is_written_once_there_is_room(tmp_path: Path) -> None:
+    full = tmp_path / "liq_tape_BTC.jsonl"
+    full.symlink_to("/dev/full")
+    files = LogFiles(tmp_path, "BTC")
+    files.write([line(0)])
+    wait_for(lambda: files.errors > 0)
+    assert files.last_error == "lines of tape not written (No space left on device): they wait"
+    assert (files.written, files.dropped) == (0, 0)
+    full.unlink()
+    files.write([line(1)])
+    written(files, 2)
+    files.stop()
+    assert numbers(tmp_path, "liq_tape_BTC.jsonl") == [0, 1]
+
+
+@pytest.mark.covers("E-L6")
+def test_a_write_that_breaks_off_leaves_no_piece_of_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, left = os.write, [3]
+
+    def breaks_off(fd: int, data: bytes) -> int:
+        if left[0] <= 0 or not data.startswith(b"{") or len(data) < 50:
+            return real(fd, data)
+        left[0] -= 1
+        real(fd, data[: len(data) // 2])
+        monkeypatch.setattr(log_files.os, "write", refuses)
+        return len(data) // 2
+
+    def refuses(fd: int, data: bytes) -> int:
+        monkeypatch.setattr(log_files.os, "write", breaks_off)
+        raise OSError(errno.ENOSPC, "no room")
+
+    monkeypatch.setattr(log_files, "RETRY_S", 0.01)
+    monkeypatch.setattr(log_files.os, "write", breaks_off)
+    files = LogFiles(tmp_path, "BTC")
+    files.write([line(number) for number in range(10)])
+    written(files, 10)
+    assert files.stop() and files.errors == 3
+    assert numbers(tmp_path, "liq_tape_BTC.jsonl") == list(range(10))
+
+
+def test_a_record_that_is_no_json_costs_its_own_line_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    files = LogFiles(tmp_path, "BTC")
+    with caplog.at_level(logging.WARNING):
+        files.write([line(0), LogOut("tape", {"event": "bad", "what": object()}), line(1)])
+        written(files, 2)
+    files.write([line(2)])
+    assert files.stop() and files.dropped == 1 and files.errors == 0
+    assert files.last_error is not None and "no JSON" in files.last_error and "no JSON" in caplog.text
+    assert numbers(tmp_path, "liq_tape_BTC.jsonl") == [0, 1, 2]
+
+
+@pytest.mark.covers("F22", "E-M6")
+def test_a_stop_does_not_wait_for_a_disk_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate, real = threading.Event(), os.write
+
+    def slow(fd: int, data: bytes) -> int:
+        gate.wait(10)
+        return real(fd, data)
+
+    monkeypatch.setattr(log_files.os, "write", slow)
+    files = LogFiles(tmp_path, "BTC")
+    files.write([line(0)])
+    wait_for(lambda: not files._waiting)
+    assert not files.stop(0.05)
+    files.write([line(1)])
+    assert files.dropped == 1  # too late, and said so
+    gate.set()
+    assert files.stop()
+    assert numbers(tmp_path, "liq_tape_BTC.jsonl") == [0]
+
+
+def test_lines_that_a_stop_could_not_write_are_counted_as_lost(tmp_path: Path) -> None:
+    (tmp_path / "liq_tape_BTC.jsonl").symlink_to("/dev/full")
+    files = LogFiles(tmp_path, "BTC")
+    files.write([line(0), line(1), line(2, "zones")])
+    assert files.stop()
+    assert (files.written, files.dropped) == (1, 2) and files.errors > 0
+
+
+@pytest.mark.covers("A1-M22")
+def test_restarts_do_not_make_a_file_younger(tmp_path: Path) -> None:
+    clock = FakeTime()
+    for day in range(4):
+        files = LogFiles(tmp_path, "BTC", now=clock)
+        files.write([LogOut("tape", {"ts_ns": clock.ns, "number": day})])
+        assert files.stop()
+        clock.ns += DAY // 2
+    (backup,) = tmp_path.glob("liq_tape_BTC.jsonl.*")
+    assert len(backup.read_text().splitlines()) == 2
+    assert numbers(tmp_path, "liq_tape_BTC.jsonl") == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("head", ["", "[]", "null", '{"number": 1}', '{"ts_ns": "x"}', "x" * 100_000])
+def test_a_first_line_without_a_time_says_nothing_about_the_age(tmp_path: Path, head: str) -> None:
+    path = tmp_path / "liq_tape_BTC.jsonl"
+    path.write_text(f"{head}\n")
+    files = LogFiles(tmp_path, "BTC")
+    files.write([line(1)])
+    assert files.stop() and files.errors == 0
+    assert path.read_text().splitlines()[0] == head and not list(tmp_path.glob("liq_tape_BTC.jsonl.*"))
+
+
+@pytest.mark.covers("T-M9", "A2-L7")
+def test_retention_takes_the_oldest_backups_and_nothing_else(tmp_path: Path) -> None:
+    clock = FakeTime()
+    others = [tmp_path / f"liq_tape_BTC.jsonl.{end}" for end in ("gz", "old", "1-x", "keep.12-000001")]
+    for path in others:
+        path.write_text("mine")
+    number = 0
+    for step in (0, 0, -3600):  # two runs in one second, one after the clock was set back
+        clock.ns += step * 10**9
+        files = LogFiles(tmp_path, "BTC", rotate_bytes=10, backups=4, now=clock)
+        for _ in range(5):
+            files.write([line(number)])
+            number += 1
+            written(files, (number - 1) % 5 + 1)
+        assert files.stop()
+    assert [path.read_text() for path in others] == ["mine"] * 4
+    backups = [path for path in tmp_path.glob("liq_tape_BTC.jsonl.*") if path not in others]
+    told = [json.loads(path.read_text())["number"] for path in sorted(backups)]
+    assert len(told) == 4 and told == sorted(told) and told[-1] == number - 2
