@@ -215,7 +215,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 def judge_status(status: int, headers: Mapping[str, str], body: bytes, *, firewall_s: float | None = None) -> RestVerdict:
     """What a status means at every venue (`spec: exchanges`, section 11); the body's own codes are the venue's to read.
 
-    `firewall_s`: pause after a 403 that is no geo block; None: the general one.
+    `firewall_s`: least pause after a 403 that is no geo block; None: the general one.
     """
     if status in (200, 101):
         return RestVerdict(RestResult.OK)
@@ -226,7 +226,7 @@ def judge_status(status: int, headers: Mapping[str, str], body: bytes, *, firewa
     if status == 451 or (status == 403 and b"location" in body.lower()):
         return RestVerdict(RestResult.BLOCKED)
     if status == 403:
-        return RestVerdict(RestResult.FIREWALL, retry_after(headers) or firewall_s)
+        return RestVerdict(RestResult.FIREWALL, max(retry_after(headers) or 0.0, firewall_s or 0.0) or None)
     if status == 401:
         return RestVerdict(RestResult.UNAUTHORIZED)
     if status in (400, 404):

@@ -472,6 +472,8 @@ class Okx(Mapper):
         """New sizes, exchanged as one object. `whole`: the list names every instrument, so one that it lacks is gone."""
         if not isinstance(rows, list):
             raise BadRow("not_a_list")
+        if whole and not rows:
+            raise BadRow("no_instruments")  # the venue has hundreds: an empty list is a fault of theirs, and the sizes stay
         contracts = {} if whole else dict(self.contracts)
         changed: list[str] = []
         for row in rows:

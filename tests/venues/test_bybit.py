@@ -363,6 +363,8 @@ def test_polls_ask_per_symbol() -> None:
         (200, {}, b"", RestResult.TRANSIENT, None),
         (429, {"retry-after": "7"}, b"", RestResult.LIMITED, 7.0),
         (403, {}, b"403, access too frequent", RestResult.FIREWALL, 600.0),
+        (403, {"retry-after": "5"}, b"403, access too frequent", RestResult.FIREWALL, 600.0),
+        (403, {"retry-after": "900"}, b"403, access too frequent", RestResult.FIREWALL, 900.0),
         (403, {}, b"configured to block access from your country", RestResult.BLOCKED, None),
         (403, {}, b"restricted location", RestResult.BLOCKED, None),
         (451, {}, b"", RestResult.BLOCKED, None),

@@ -149,6 +149,14 @@ def test_sizes_are_exchanged_as_one_object() -> None:
     assert [(one["kind"], one["price"], one["qty"]) for one in taken(module)] == [("INSTRUMENT", 0.1, pytest.approx(0.2))]
 
 
+def test_an_empty_list_of_instruments_is_counted_and_the_sizes_stay() -> None:
+    module = okx()
+    teach(module, [])
+    assert module.counters.reasons == {"no_instruments": 1} and set(module.contracts) == {"BTC", "ETH", "SOL"}
+    teach(module, SIZES[:2])
+    assert set(module.contracts) == {"BTC", "ETH"}, "what a list of others lacks is gone"
+
+
 def test_nothing_but_instruments_is_asked_for_before_sizes_are_known() -> None:
     module = raw()
     (plan,) = module.sockets()
