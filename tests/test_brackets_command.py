@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from mpengine.brackets import Bracket, encode, faults_of, merged, parse, read, shipped, shown
 from mpengine.config import ConfigError, load
@@ -153,6 +155,26 @@ def test_a_venue_that_says_nothing_or_nonsense_is_left(tmp_path: Path) -> None:
         arguments = ("--venue", "okx", "--symbol", "BTC", "--output", "brackets.json", "--set", f"venues.okx.rest_url={closed}")
         done = await command("update", *arguments, folder=tmp_path)
         assert done.code == 1 and "no connection" in done.err and "brackets.json is not touched" in done.err
+
+    run(test())
+
+
+def test_a_redirection_is_told_and_not_followed(tmp_path: Path) -> None:
+    paths: list[str] = []
+
+    async def elsewhere(request: web.Request) -> web.Response:
+        paths.append(request.path)
+        return web.Response(status=302, headers={"Location": "/elsewhere"})
+
+    async def test() -> None:
+        app = web.Application()
+        app.router.add_get("/{path:.*}", elsewhere)
+        async with TestServer(app, host="127.0.0.1") as server:
+            address = f"venues.bybit.rest_url=http://127.0.0.1:{server.port}"
+            arguments = ("--venue", "bybit", "--symbol", "BTC", "--set", address, "--output", "b.json")
+            done = await command("update", *arguments, folder=tmp_path)
+        assert done.code == 1 and "status 302: the venue points elsewhere" in done.err
+        assert paths == ["/v5/market/risk-limit"]
 
     run(test())
 
