@@ -62,7 +62,8 @@ BEHIND_NS: Final = 60 * SECOND
 BEHIND_FOR_NS: Final = 5 * SECOND
 
 _COUNTERS: Final = (
-    "events", "clocks", "trades", "depth", "snapshots", "marks", "open_interest", "open_interest_shown", "liquidations", "ratios",
+    "events", "clocks", "trades", "depth", "snapshots", "marks", "open_interest", "open_interest_shown", "liquidations",
+    "liquidations_repeated", "ratios",
     "instruments", "touches", "gaps", "late", "far", "event_rejected", "refused", "unknown", "malformed", "errors",
     "clock_set_back",
 )  # fmt: skip
@@ -275,6 +276,9 @@ class SymbolCore:
     def _on_liquidation(self, body: bytes, offset: int) -> None:
         _, venue, side, flags, _, venue_ns, recv_ns, _, _, price, qty, average = EVENT.unpack_from(body, offset)
         event = Event(Venue(venue), PositionSide(side), flags, venue_ns, recv_ns, price, qty, average)
+        if self._liquidations.repeats(event, self.now_ns):
+            self.counters["liquidations_repeated"] += 1
+            return
         mark = self._prices.mark(self.now_ns)
         reference = self._liquidations.reference(mark, self.now_ns)
         realised = self._liquidations.on_event(event, reference, self.now_ns)

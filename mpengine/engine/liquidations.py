@@ -16,6 +16,10 @@ EVENT_FAR_PCT: Final = 0.025
 REFERENCE_MARK_NS: Final = 5 * 1_000_000_000
 MINUTE_NS: Final = 60 * 1_000_000_000
 
+REMEMBERED_NS: Final = 15 * MINUTE_NS
+REPLAYING: Final = (Venue.OKX,)
+"""Venues that send liquidations of the last minutes again with a subscription (`spec: exchanges`)."""
+
 VENUES: Final = (Venue.BINANCE, Venue.BYBIT, Venue.OKX)
 """Venues whose fields the table of section 3 explains, in their order."""
 
@@ -131,12 +135,13 @@ class Liquidations:
     `last_ns`: engine time of the output before it, 0 without one.
     """
 
-    __slots__ = ("_after_ns", "_last_src", "_published_then", "last_ns", "next_number", "rates")
+    __slots__ = ("_after_ns", "_known", "_last_src", "_published_then", "last_ns", "next_number", "rates")
 
     def __init__(self, rates: Mapping[Venue, float]) -> None:
         self.rates = dict(rates)
         self._last_src: float | None = None
         self._after_ns = self._published_then = 0
+        self._known: dict[tuple[int, int, float, float], int] = {}
         self.next_number = self.last_ns = 0
 
     def reference(self, mark: tuple[float, int] | None, now_ns: int) -> float | None:
@@ -148,6 +153,20 @@ class Liquidations:
         if event.venue not in self.rates:
             raise BadEvent("no liquidations are known of this venue")
         return realise(event, mmr=self.rates[event.venue], reference=reference, now_ns=now_ns)
+
+    def repeats(self, event: Event, now_ns: int) -> bool:
+        """Whether a venue that replays its last minutes to every new subscriber has told this event already.
+
+        Within a process of ingest its mapper knows; over the death of one only the engine does. Remembered by engine time.
+        """
+        if event.venue not in REPLAYING:
+            return False
+        key = (event.venue_ns, int(event.side), event.price, event.qty)
+        known = key in self._known
+        self._known.setdefault(key, now_ns)
+        while now_ns - self._known[first := next(iter(self._known))] > REMEMBERED_NS and first != key:
+            del self._known[first]
+        return known
 
     def out(self, realised: Realised, now_ns: int) -> LiquidationOut | None:
         """The output of an accepted event with its number; None for one that was published already, as far as can be known."""
@@ -172,14 +191,19 @@ class Liquidations:
     def on_clock_set_back(self) -> None:
         """Engine time began anew: what was published with a later time is no measure any more."""
         self._after_ns = self._published_then = 0
+        self._known.clear()
 
     def state_of(self) -> dict[str, Any]:
         """Everything needed to go on from here."""
         names = {"next_number": self.next_number, "last_ns": self.last_ns}
-        return {**names, "after_ns": self._after_ns, "published_then": self._published_then, "last_src": self._last_src}
+        known = [[*key, at_ns] for key, at_ns in self._known.items()]
+        return {
+            **names, "after_ns": self._after_ns, "published_then": self._published_then, "last_src": self._last_src, "known": known
+        }  # fmt: skip
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from `state_of`."""
         self.next_number, self.last_ns = state["next_number"], state["last_ns"]
         self._after_ns, self._published_then = state["after_ns"], state["published_then"]
         self._last_src = state["last_src"]
+        self._known = {(ns, side, price, qty): at_ns for ns, side, price, qty, at_ns in state["known"]}

@@ -34,7 +34,8 @@ from shm.records import (
     Venue,
     pack_event,
 )
-from tests.engine.events import SECOND, clock, clocks, ns
+from tests.engine.events import SECOND, clock, clocks, mark, ns
+from tests.engine.test_core import core
 
 LONG, SHORT = PositionSide.LONG, PositionSide.SHORT
 
@@ -278,7 +279,8 @@ def test_numbers_and_canaries_go_on_from_a_saved_state() -> None:
 def test_what_may_have_been_published_is_counted_in_the_bar_and_not_given_out() -> None:
     core = new_core()
     core.number_liquidations(500, after_ns=ns(10), published_then=2)
-    at_once = liquidated(10) + liquidated(10) + liquidated(10)  # a process died between the second and the third of a moment
+    # A process died between the second and the third of a moment.
+    at_once = b"".join(liquidated(10, qty=1.0 + n, venue_at=10 + n / 1000) for n in range(3))
     core.on_batch(clock(0) + mark_of(0.5, 100_000.0) + liquidated(9) + at_once + mark_of(59, 100_000.0) + clock(60))
     outputs = core.outputs()
     (bar,) = [one.record for one in outputs if isinstance(one, CandleOut)]
@@ -327,3 +329,28 @@ def test_marks_of_a_venue_that_does_not_lead_are_no_reference_and_no_return() ->
     assert one.record["flags"] == LiquidationFlag.NONE
     return_sign = core.status("live").canaries["okx"].return_sign
     assert (return_sign.events, return_sign.bad) == (1, 0)
+
+
+def okx(at: float, venue_at: float, price: float = 99_500.0, qty: float = 0.676) -> bytes:
+    return pack_event(Kind.LIQUIDATION, Venue.OKX, PositionSide.LONG, 0, ns(venue_at), ns(at), 0, 0, price, qty, 0.0)
+
+
+def test_what_a_venue_replays_to_a_new_ingest_process_counts_once() -> None:
+    """The mapper of a process that died knew it; the engine's memory outlives both, and its own restart too."""
+    one = core()
+    one.on_batch(clock(0) + mark(0.5, 100_000.0) + okx(1, 0.9) + okx(1.1, 0.95) + clock(60))
+    again = core()
+    again.restore(msgspec.msgpack.decode(msgspec.msgpack.encode(one.state_of())))
+    for each in (one, again):
+        each.on_batch(okx(61, 0.9) + okx(61, 0.95) + okx(61, 0.95, qty=0.5))
+        assert (each.counters["liquidations"], each.counters["liquidations_repeated"]) == (3, 2)
+    # Another venue may have two positions of one size at one price at one time.
+    twice = pack_event(Kind.LIQUIDATION, Venue.BYBIT, PositionSide.LONG, 0, ns(62), ns(62), 0, 0, 99_500.0, 1.0, 0.0)
+    one.on_batch(twice + twice)
+    assert (one.counters["liquidations"], one.counters["liquidations_repeated"]) == (5, 2)
+
+
+def test_repeated_liquidations_are_remembered_for_a_quarter_of_an_hour_of_engine_time() -> None:
+    one = core()
+    one.on_batch(clock(0) + mark(0.5, 100_000.0) + okx(1, 0.9) + clock(1000) + mark(1000.1, 100_000.0) + okx(1001, 1000.5))
+    assert len(one.state_of()["liquidations"]["known"]) == 1
