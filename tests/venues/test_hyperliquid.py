@@ -97,6 +97,22 @@ def test_it_shows_no_liquidations_and_says_so() -> None:
     assert all(stream.kind is not Kind.LIQUIDATION for plan in module.sockets() for stream in plan.streams)
 
 
+def test_a_book_from_the_future_does_not_stop_those_of_now() -> None:
+    module = hyperliquid()
+    module.opened("ws#1", T)
+
+    def book(time_ns: int) -> int:
+        levels = [[{"px": "84143.0", "sz": "10.2", "n": 36}], [{"px": "84144.0", "sz": "50.6", "n": 18}]]
+        data = {"coin": "BTC", "time": time_ns // 10**6, "levels": levels}
+        module.receive("ws#1", json.dumps({"channel": "l2Book", "data": data}).encode(), T)
+        return len(module.events())
+
+    minute, year = 60 * 10**9, 365 * 86_400 * 10**9
+    assert [book(T), book(T), book(T - 10**9)] == [1, 0, 0], "the same one again and an older one"
+    assert [book(T + minute), book(T)] == [1, 0], "clocks may differ"
+    assert [book(T + year), book(T + minute), book(T)] == [1, 1, 0]
+
+
 def test_a_pong_is_a_probe_reply_and_a_new_book_needs_no_request() -> None:
     module = hyperliquid()
     module.opened("ws#1", T)
