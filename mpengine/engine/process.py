@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from mpengine.config import Settings, decode
-from mpengine.engine.core import ClockOut, SymbolCore, self_check
+from mpengine.engine.core import ClockOut, SymbolCore
 from mpengine.engine.liquidation_maps import SaveOut, weights_name, zones_name
 from mpengine.engine.log_files import LogFiles
 from mpengine.engine.log_records import LogOut
+from mpengine.engine.self_check import self_check
 from mpengine.engine.storage import (
     Checkpoint,
     CheckpointError,

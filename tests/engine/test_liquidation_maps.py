@@ -10,10 +10,11 @@ import pytest
 
 from mpengine.config import load
 from mpengine.engine.calibrator import Calibrator
-from mpengine.engine.core import DocumentOut, ErrorOut, SymbolCore, self_check
+from mpengine.engine.core import DocumentOut, ErrorOut, SymbolCore
 from mpengine.engine.inference import Projection
 from mpengine.engine.liquidation_maps import LiquidationMaps, MapOut, SaveOut
 from mpengine.engine.log_records import LogOut
+from mpengine.engine.self_check import self_check
 from mpengine.engine.storage import state_digest
 from mpengine.schemas import LevelsDocument, ZonesDocument, decode
 from shm.records import Coverage, DocumentId, FrameKind, PositionSide, TakerSide, Venue
