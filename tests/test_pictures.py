@@ -51,3 +51,20 @@ def test_the_second_picture_is_the_map_itself() -> None:
 
 def test_cells_are_rounded_and_clipped() -> None:
     assert cells_u8(np.array([[0.0, 0.5, 1.0, 1.5, 0.0019]])).tolist() == [[0, 128, 255, 255, 0]]
+
+
+def test_levels_are_values_of_the_map_by_rank() -> None:
+    """Of n sorted positive values those at int(0.5 n) and int(0.95 n), the last one at most; the same one twice: 0.01 apart."""
+    for count in (1, 2, 19, 20, 21, 100, 151):
+        values = np.zeros((2, count + 3))
+        values[1, :count] = np.arange(count, 0, -1)
+        p50, p95 = stretch_levels(values)
+        assert p50 == int(0.5 * count) + 1
+        assert p95 == (int(0.95 * count) + 1 if count > 2 else p50 + 0.01)
+
+
+def test_a_tenth_is_dark() -> None:
+    assert stretched(np.array([[0.1, 0.1001, 0.0999], [1.0, 2.0, -1.0]]), 0.0, 1.0).tolist() == [
+        [0.0, 0.1001, 0.0],
+        [1.0, 1.0, 0.0],
+    ]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpengine.engine.pools import Pool, find_pools
-from mpengine.heatmap import Grid, Mix, Plane, combine, map_grid
+from mpengine.heatmap import Grid, Mix, Plane, combine, map_grid, source_scale
 
 MIX = Mix(0.35, 0.65)
 SRC = 100_000.0
@@ -86,3 +88,78 @@ def test_no_pool_is_wider_than_twice_the_radius_and_none_shares_a_bucket(seed: i
         for pool in side:
             assert pool.notional_usd == pytest.approx(pool.tape_usd + pool.projected_usd)
             assert sum(pool.tier_usd) == pytest.approx(pool.projected_usd)
+
+
+def plain_pools(grid: Grid, src: float, tape: Plane, projected: Plane) -> list[list[tuple[Any, ...]]]:
+    """Section 11 in plain words: (price, low, high, tape, projected, buckets, strength, source, both speak) per side."""
+    scales = [source_scale(tape), source_scale(projected)]
+    radius, sides = max(1, round(0.005 * src / grid.step)), list[list[tuple[Any, ...]]]()
+    for row in range(2):
+        left, found = dict[int, tuple[float, float, float, float, float]](), list[tuple[Any, ...]]()
+        for at, price in enumerate(grid.prices.tolist()):
+            usd = float(tape[row, at]), float(projected[row, at])
+            shares = [min(1.0, value / scale) if scale > 0.0 else 0.0 for value, scale in zip(usd, scales)]
+            if sum(usd) >= 100.0 and (price <= src if row == 0 else price >= src):
+                left[at] = (price, *usd, *shares)
+        while left:
+            raw = {at: 0.35 * one[3] + 0.65 * one[4] for at, one in left.items()}
+            peak = min(left, key=lambda at: (-raw[at], abs(left[at][0] - src), at))
+            taken = {at: left.pop(at) for at in sorted(left) if abs(at - peak) <= radius}
+            of_tape, of_projection = sum(one[1] for one in taken.values()), sum(one[2] for one in taken.values())
+            if of_tape + of_projection < 1000.0:
+                continue
+            prices = [one[0] for one in taken.values()]
+            found.append(
+                (
+                    sum(one[0] * (one[1] + one[2]) for one in taken.values()) / (of_tape + of_projection), prices[0], prices[-1],
+                    of_tape, of_projection, len(taken), sum(raw[at] for at in taken),
+                    "combined" if of_tape and of_projection else "tape" if of_tape else "inference",
+                    any(one[3] > 1e-4 for one in taken.values()) and any(one[4] > 1e-4 for one in taken.values()),
+                )
+            )  # fmt: skip
+        sides.append(sorted(found, key=lambda one: -one[6])[:20])
+    return sides
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32), st.sampled_from([(1000.0, 1.0), (1000.3, 1.0), (1000.0, 20.0), (75.2, 0.1), (2000.4, 1.0)]))
+def test_pools_are_those_of_the_specification(seed: int, market: tuple[float, float]) -> None:
+    """Whole hundreds of USD, so that there are ties, buckets of just 100 and pools of just 1,000."""
+    (src, step), rng = market, np.random.default_rng(seed)
+    grid, dense = map_grid(src, step), rng.random() ** 2
+    tape, projected = (
+        rng.integers(0, high, (2, grid.count)) * 100.0 * (rng.random((2, grid.count)) < share)
+        for high, share in ((4, 0.3 * dense), (int(rng.integers(2, 12)), dense))
+    )
+    found, wanted = pools(tape, projected, grid, src), plain_pools(grid, src, tape, projected)
+    largest = max((one[6] for side in wanted for one in side), default=0.0)
+    for side, plain in zip(found, wanted):
+        assert [pool.notional_usd for pool in side] == sorted((pool.notional_usd for pool in side), reverse=True)
+        assert sorted((one.price_low, one.price_high, one.bucket_count, one.source) for one in side) == sorted(
+            (one[1], one[2], one[5], one[7]) for one in plain
+        )
+        by_place = {(one[1], one[2], one[6] > 0.0): one for one in plain}
+        for pool in side:
+            one = by_place[pool.price_low, pool.price_high, pool.strength > 0.0]
+            assert (pool.price, pool.tape_usd, pool.projected_usd) == (pytest.approx(one[0], abs=0.006), one[3], one[4])
+            assert pool.strength == pytest.approx(one[6])
+            share = (one[6] / largest) ** 0.5 * (1.5 if one[8] else 1.0)
+            assert pool.intensity == pytest.approx(min(1.0, share), abs=6e-5)
+
+
+def test_a_bucket_of_just_a_hundred_counts_and_a_pool_of_just_a_thousand_is_one() -> None:
+    projected = plane(0, {99_000.0: 900.0, 99_020.0: 100.0, 97_000.0: 999.0, 97_020.0: 99.0})
+    long, _ = pools(np.zeros((2, GRID.count)), projected)
+    assert [(one.notional_usd, one.bucket_count) for one in long] == [(1000.0, 2)]
+
+
+def test_a_stronger_short_side_dims_the_long_one() -> None:
+    """Intensities of both sides are on one scale."""
+    long, short = pools(np.zeros((2, GRID.count)), plane(0, {99_000.0: 25e3}) + plane(1, {101_000.0: 1e5}))
+    assert (long[0].intensity, short[0].intensity) == (0.5, 1.0)
+
+
+def test_of_equal_peaks_the_nearer_one_is_the_middle_of_its_pool() -> None:
+    """98,400 and 98,800 are within reach of one another; around the nearer one the pool reaches down to 98,300."""
+    long, _ = pools(np.zeros((2, GRID.count)), plane(0, {98_400.0: 1e5, 98_800.0: 1e5, 98_280.0: 5e4, 99_300.0: 5e4}))
+    assert [(one.price_low, one.price_high) for one in long] == [(98_400.0, 99_300.0), (98_280.0, 98_280.0)]

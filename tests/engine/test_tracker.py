@@ -130,3 +130,20 @@ def test_what_is_handed_out_is_a_copy() -> None:
     shown, state = one.shown(LONG), one.state_of()
     shown[0]["strength"] = state["shown"][0][0][1] = 9.0
     assert strengths(one) == [0.5, 0.4, 0.3, 0.2, 0.1]
+
+
+def test_an_old_zone_stays_until_it_lost_seven_tenths_of_its_peak() -> None:
+    one = ZoneTracker()
+    feed(one, 0, (95_000.0, 0.5))
+    for minute in range(1, 20):
+        feed(one, minute, (95_000.0, 0.16))
+    assert strengths(one) == [0.16]
+    feed(one, 20, (95_000.0, 0.14))
+    assert strengths(one) == []
+
+
+def test_a_candidate_takes_the_nearest_zone() -> None:
+    one = ZoneTracker()
+    feed(one, 0, (95_000.0, 0.6), (95_300.0, 0.5))
+    feed(one, 1, (95_200.0, 0.4))
+    assert [(zone["price"], zone["strength"]) for zone in one.shown(LONG)] == [(95_000.0, pytest.approx(0.57)), (95_200.0, 0.4)]

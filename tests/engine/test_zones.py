@@ -245,6 +245,55 @@ def test_zones_that_overlap_after_a_load_are_merged() -> None:
     assert zone.weight == pytest.approx(sum(zone.tier_contributions), abs=1e-9)
 
 
+def test_the_life_of_merged_zones_is_one() -> None:
+    """From the first creation to the last reinforcement; armed only if both were: the price has to have been away from both."""
+    one = zones()
+    add(one, 3, masses((4800, 25, 300_000.0)))
+    add(one, 5, masses((4900, 25, 500_000.0)))
+    one.arm(96_000.0)  # at the first, away from the second
+    add(one, 8, masses((4800, 25, 50_000.0)), tape=taped((4800, 5000.0)))
+    saved = one.to_file("BTC", 9 * MINUTE_NS)
+    saved["zones"]["bucket"] = [4802, 4801]
+    assert saved["zones"]["armed"] == [False, True]
+    again = Zones(20.0, LADDER)
+    again.load_file(saved, "BTC", 9)
+    (zone,) = again.records()
+    assert zone.id == "L-4801-3" and zone.last_reinforced_ns == 9 * MINUTE_NS
+    assert (zone.reinforcement_count, zone.armed, zone.source) == (2, False, "combined")
+    assert (zone.projected_usd, zone.tape_usd) == (850_000.0, 5000.0)
+    assert zone.weight == pytest.approx(sum(zone.tier_contributions) + zone.tape_contribution, abs=1e-9)
+    assert zone.tape_contribution > 0.0
+
+
+def test_a_file_from_the_future_does_not_make_zones_grow() -> None:
+    """The clock was set back while the engine was down."""
+    again = Zones(20.0, LADDER)
+    assert again.load_file(saved_file() | {"saved_at": 500 * MINUTE_NS}, "BTC", 100) == []
+    assert [zone.weight for zone in again.records()] == [pytest.approx(1.0), pytest.approx(1.6)]
+
+
+def test_what_a_file_says_of_a_tier_that_is_disabled_now_is_dropped() -> None:
+    fewer = make_ladder(SETTINGS.symbols["BTC"].leverage_ladder, [10, 50])
+    one = zones()
+    add(one, 0, masses((4800, 25, 500_000.0), (4801, 50, 500_000.0), (4900, 50, 500_000.0)))
+    again = Zones(20.0, fewer)
+    assert again.load_file(one.to_file("BTC", MINUTE_NS), "BTC", 1) == ["1 zones of the file cannot be and were left out"]
+    (zone,) = again.records()
+    assert zone.tier_contributions[fewer.tiers.index(50)] == 0.0
+    assert zone.weight == zone.tier_contributions[fewer.tiers.index(25)] > 0.0
+
+
+def test_an_event_of_the_tape_marks_its_zone_as_combined() -> None:
+    one = zones()
+    add(one, 0, masses((4800, 25, 4e5)))
+    add(one, 1, tape=taped((4800, 5000.0)))
+    (zone,) = one.records()
+    assert (zone.source, zone.tape_usd, zone.reinforcement_count) == ("combined", 5000.0, 1)
+    age(one, 2)
+    (zone,) = one.records()
+    assert zone.tape_usd == pytest.approx(4975.0)
+
+
 @pytest.mark.parametrize("change", [{"symbol": "ETH"}, {"schema_version": 2}, {"step": 10.0}])
 def test_another_symbols_file_changes_nothing(change: dict[str, Any]) -> None:
     one = zones()
