@@ -416,12 +416,12 @@ class LiquidationMaps:
         if weights is not None:
             try:
                 told += self.calibrator.load_weights(dict(weights))
-            except (ValueError, TypeError, KeyError) as error:
+            except (ValueError, TypeError, LookupError, ArithmeticError) as error:
                 told.append(f"weights file not used: {error}")
         if zones is not None:
             try:
                 told += self.zones.load_file(dict(zones), self._symbol, minute)
-            except (ValueError, TypeError, KeyError) as error:
+            except (ValueError, TypeError, LookupError, ArithmeticError) as error:
                 told.append(f"zones file not used: {error}")
         return told
 

@@ -314,6 +314,13 @@ def test_files_that_cannot_be_used_are_told_and_change_nothing(weights: dict[str
     assert state_digest(one._maps.state_of()) == before
 
 
+def test_a_weights_file_with_absurd_numbers_does_not_stop_a_start() -> None:
+    one = core()
+    saved = {**one._maps.calibrator.weights_file(T0), "calibration_count": 10**400, "bias_pct_long": 10**400}
+    one.load_files(saved, None, T0)  # used or told, but never raised
+    assert one._maps.calibrator.weights.sum() == pytest.approx(1.0)
+
+
 def test_a_clock_that_is_set_back_keeps_what_was_learnt() -> None:
     one = core()
     tiers = [0.1] * 11
