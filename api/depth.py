@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
-from typing import Final
 
 from api.documents import Published, published
+from api.kept_rows import CHUNK, KeptRows
 from api.sources import Stamp, SymbolSources
 from api.views import DepthFrame, DepthRow, decode_frame, decode_rows
 from mpengine.schemas import BookDocument
 from shm.frame_ring import FrameReader
 from shm.records import DocumentId
-
-CHUNK: Final = 32  # frames decoded at once: 256 KiB stay in the cache of the processor, and the loop's thread gets its turns
 
 
 class DepthFrames:
@@ -23,8 +20,7 @@ class DepthFrames:
         self._sources = sources
         self._newest_stamp: Stamp | None = None
         self._newest: DepthFrame | None = None
-        self._rows: dict[int, DepthRow] = {}
-        self._file: tuple[int, int] = (0, 0)
+        self._rows = KeptRows(_decoded)
 
     def stamp(self) -> tuple[Stamp, Stamp]:
         """Identity of frames and book: what an answer with both is valid for."""
@@ -41,19 +37,7 @@ class DepthFrames:
 
     def rows(self, count: int) -> list[DepthRow]:
         """The newest `count` frames that can be read, oldest first. Only those not seen yet are read and decoded."""
-        reader = self._sources.depth.reader
-        if reader is None:
-            return []
-        # A new epoch means that a writer has repaired the file, and numbers may have been used again: nothing is kept then.
-        if (file := (reader.uuid, reader.epoch())) != self._file:
-            self._rows, self._file = {}, file
-        head = reader.head()
-        start = max(0, head - count)
-        for first, stop in runs([number for number in range(start, head) if number not in self._rows]):
-            self._rows.update((row.number, row) for row in decode_rows(reader.bulk(first, stop).rows))
-        for number in [number for number in self._rows if number < head - reader.spec.slots]:
-            del self._rows[number]
-        return [self._rows[number] for number in range(start, head) if number in self._rows]
+        return self._rows.newest(self._sources.depth.reader, count)
 
     def oldest_ms(self) -> int:
         """Start of the oldest frame that can be read, epoch ms; 0 without one."""
@@ -89,10 +73,5 @@ def _read_newest(reader: FrameReader) -> DepthFrame | None:
     return None
 
 
-def runs(numbers: list[int]) -> Iterator[tuple[int, int]]:
-    """Ascending numbers as ranges (first, stop) without holes, at most CHUNK long."""
-    begins = [0, *(index for index, (one, two) in enumerate(pairwise(numbers), 1) if two != one + 1), len(numbers)]
-    for begin, end in pairwise(begins):
-        for low in range(begin, end, CHUNK):
-            high = min(low + CHUNK, end)
-            yield numbers[low], numbers[high - 1] + 1
+def _decoded(reader: FrameReader, first: int, stop: int) -> Iterator[tuple[int, DepthRow]]:
+    return ((row.number, row) for row in decode_rows(reader.bulk(first, stop).rows))

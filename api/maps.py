@@ -5,13 +5,14 @@ The document whose link is the number of the frame belongs to it; where there is
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
-from api.depth import runs
 from api.documents import Published, published
+from api.kept_rows import KeptRows
 from api.sources import NO_FILE, Stamp, SymbolSources
 from mpengine.heatmap import Combined, Grid, Mix, combine_scaled
 from mpengine.pictures import Cells, cells_u8, picture_v1, picture_v2
@@ -95,8 +96,7 @@ class MapFrames:
         self._pair: MapPair | None = None
         self._zones_stamp: Stamp | None = None
         self._zones: Published[ZonesDocument] | None = None
-        self._rows: dict[int, MapRow] = {}
-        self._file: tuple[int, int] = (0, 0)
+        self._rows = KeptRows(self._decoded)
 
     def stamp(self) -> tuple[Stamp, Stamp]:
         """Identity of ring and levels document: what an answer with both is valid for."""
@@ -130,21 +130,12 @@ class MapFrames:
 
     def rows(self, count: int) -> list[MapRow]:
         """The newest `count` frames that can be read, oldest first. Only those not seen yet are read and decoded."""
-        reader = self._sources.liquidation.reader
-        if reader is None:
-            return []
-        # A new epoch means that a writer has repaired the file, and numbers may have been used again: nothing is kept then.
-        if (file := (reader.uuid, reader.epoch())) != self._file:
-            self._rows, self._file = {}, file
-        head = reader.head()
-        start = max(0, head - count)
-        for first, stop in runs([number for number in range(start, head) if number not in self._rows]):
-            for slot in reader.history(first, stop).slots:
-                if (found := _map_frame(slot)) is not None:
-                    self._rows[found.identity[1]] = _row(found, self._mix)
-        for number in [number for number in self._rows if number < head - reader.spec.slots]:
-            del self._rows[number]
-        return [self._rows[number] for number in range(start, head) if number in self._rows]
+        return self._rows.newest(self._sources.liquidation.reader, count)
+
+    def _decoded(self, reader: FrameReader, first: int, stop: int) -> Iterator[tuple[int, MapRow]]:
+        for slot in reader.history(first, stop).slots:
+            if (found := _map_frame(slot)) is not None:
+                yield found.identity[1], _row(found, self._mix)
 
     def _document_stamp(self, document: DocumentId) -> Stamp:
         reader = self._sources.documents.reader

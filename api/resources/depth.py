@@ -260,8 +260,8 @@ def _history_json(query: DepthQuery, chosen: Chosen, picture: Picture, identity:
             ("data_is_stale", stale),
             ("t", [row.open_ms for row in rows]),
             ("prices", picture.prices),
-            ("bid_u8", _chunked(picture, 0)),
-            ("ask_u8", _chunked(picture, 1)),
+            ("bid_u8", flat_cells(picture, 0)),
+            ("ask_u8", flat_cells(picture, 1)),
             ("step", picture.step),
             ("price_min", low),
             ("price_max", high),
@@ -285,7 +285,8 @@ def _history_json(query: DepthQuery, chosen: Chosen, picture: Picture, identity:
     )
 
 
-def _chunked(picture: Picture, side: int) -> Chunked:
+def flat_cells(picture: Picture, side: int) -> Chunked:
+    """Cells of one side, row-major, encoded a block of rows at a time."""
     cells = picture.cells[side]
     blocks = (cells[begin : begin + ROWS_AT_ONCE].reshape(-1) for begin in range(0, len(cells), ROWS_AT_ONCE))
     return Chunked([dumps(block)[1:-1] for block in blocks if block.size])

@@ -9,14 +9,14 @@ import numpy as np
 from falcon.asgi import Request, Response
 
 from api import params, views
-from api.bodies import JSON, Answer, Chunked, Freshness, Identity, Moment, age_s, dumps, etag, json_template, stale
+from api.bodies import JSON, Answer, Freshness, Identity, Moment, age_s, etag, json_template, stale
 from api.context import Context
 from api.coverage import flag_names
 from api.documents import published
 from api.errors import ApiError, not_ready
 from api.maps import MapFrames, MapPair, MapRow, usd_of
 from api.resources.data import DataResource
-from api.resources.depth import ROWS_AT_ONCE, SCALE
+from api.resources.depth import SCALE, flat_cells
 from api.views import Picture, Window
 from mpengine.heatmap import DisplayMap, Grid
 from mpengine.pictures import Picture as MapPicture
@@ -273,8 +273,8 @@ class History(MapResource):
         return [
             ("t", [row.close_ms for row in rows]),
             ("prices", prices),
-            ("long", _flat(picture, 0)),
-            ("short", _flat(picture, 1)),
+            ("long", flat_cells(picture, 0)),
+            ("short", flat_cells(picture, 1)),
             ("step", step),
             ("scale", SCALE),
             ("_mode", "embedded"),
@@ -454,9 +454,3 @@ def _meta(levels: LevelsDocument, floor: float) -> dict[str, Any]:
         "raw_long_buckets": levels.long.raw_buckets,
         "raw_short_buckets": levels.short.raw_buckets,
     }
-
-
-def _flat(picture: Picture, side: int) -> Chunked:
-    cells = picture.cells[side]
-    blocks = (cells[begin : begin + ROWS_AT_ONCE].reshape(-1) for begin in range(0, len(cells), ROWS_AT_ONCE))
-    return Chunked([dumps(block)[1:-1] for block in blocks if block.size])

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 from xxhash import xxh3_64_digest
@@ -43,6 +43,8 @@ CHECKPOINT_SCHEMA: Final = 1
 CHECKPOINT_BYTES: Final = 256 << 20
 DIRECTORY_MODE: Final = 0o750
 AHEAD_NS: Final = 60 * 1_000_000_000
+
+Item = TypeVar("Item")
 
 log = logging.getLogger("mpengine.engine.storage")
 
@@ -333,72 +335,24 @@ def load_checkpoint(path: Path, symbol: str, digest: str) -> Checkpoint | None:
     return found
 
 
-class CheckpointThread:
-    """Writes the newest checkpoint it was given. `done`: (ring uuid, position) of the newest one on disk, None before the first.
+class _WriterThread(Generic[Item]):
+    """Writes per name the newest item that it was given; one that still waits is dropped for it.
 
-    `errors` counts failed writes; the old file stays and the next checkpoint tries again.
+    `errors` counts failed writes; the old file stays and the next item tries again.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, name: str) -> None:
         self._wake = threading.Condition()
-        self._waiting: tuple[bytes, tuple[int, int]] | None = None
-        self._stopping = False
-        self.done: tuple[int, int] | None = None
-        self.written = 0
-        self.errors = 0
-        self._thread = threading.Thread(target=self._run, name="checkpoint", daemon=True)
-        self._thread.start()
-
-    def submit(self, data: bytes, place: tuple[int, int]) -> None:
-        """Hand over an encoded checkpoint and its (ring uuid, position). One that still waits is dropped for it."""
-        with self._wake:
-            self._waiting = (data, place)
-            self._wake.notify()
-
-    def stop(self, timeout_s: float = 5.0) -> bool:
-        """Write what waits and end; False where the disk kept it longer."""
-        with self._wake:
-            self._stopping = True
-            self._wake.notify()
-        self._thread.join(timeout_s)
-        return not self._thread.is_alive()
-
-    def _run(self) -> None:
-        while True:
-            with self._wake:
-                while self._waiting is None and not self._stopping:
-                    self._wake.wait()
-                if self._waiting is None:
-                    return
-                (data, place), self._waiting = self._waiting, None
-            try:
-                write_atomic(self._path, data)
-            except OSError:
-                self.errors += 1
-                log.exception("%s not written, the old one stays", self._path.name)
-                continue
-            self.done = place
-            self.written += 1
-
-
-class SaveThread:
-    """Writes the JSON files of an engine: per file the newest content that it was given. `errors` counts failed writes."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._wake = threading.Condition()
-        self._waiting: dict[str, dict[str, Any]] = {}
+        self._waiting: dict[str, Item] = {}
         self._stopping = False
         self.written = 0
         self.errors = 0
-        self._thread = threading.Thread(target=self._run, name="save", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
-    def submit(self, output: SaveOut) -> None:
-        """Hand over a file. Content that still waits is dropped for it."""
+    def _hand_over(self, name: str, item: Item) -> None:
         with self._wake:
-            self._waiting[output.file] = output.data
+            self._waiting[name] = item
             self._wake.notify()
 
     def stop(self, timeout_s: float = 5.0) -> bool:
@@ -417,14 +371,51 @@ class SaveThread:
                 if not self._waiting:
                     return
                 waiting, self._waiting = self._waiting, {}
-            for file, data in waiting.items():
+            for name, item in waiting.items():
                 try:
-                    write_atomic(self._folder / file, msgspec.json.encode(data))
+                    self._write(name, item)
                 except OSError:
                     self.errors += 1
-                    log.exception("%s not written, the old one stays", file)
+                    log.exception("%s not written, the old one stays", name)
                 else:
                     self.written += 1
+
+    def _write(self, name: str, item: Item) -> None:
+        """Put the item on disk. Raises OSError."""
+        raise NotImplementedError
+
+
+class CheckpointThread(_WriterThread[tuple[bytes, tuple[int, int]]]):
+    """Writes the newest checkpoint. `done`: (ring uuid, position) of the newest one on disk, None before the first."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.done: tuple[int, int] | None = None
+        super().__init__("checkpoint")
+
+    def submit(self, data: bytes, place: tuple[int, int]) -> None:
+        """Hand over an encoded checkpoint and its (ring uuid, position)."""
+        self._hand_over(self._path.name, (data, place))
+
+    def _write(self, name: str, item: tuple[bytes, tuple[int, int]]) -> None:
+        data, place = item
+        write_atomic(self._path, data)
+        self.done = place
+
+
+class SaveThread(_WriterThread[dict[str, Any]]):
+    """Writes the JSON files of an engine."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        super().__init__("save")
+
+    def submit(self, output: SaveOut) -> None:
+        """Hand over a file."""
+        self._hand_over(output.file, output.data)
+
+    def _write(self, name: str, item: dict[str, Any]) -> None:
+        write_atomic(self._folder / name, msgspec.json.encode(item))
 
 
 def load_json(path: Path) -> dict[str, Any] | None:
