@@ -30,6 +30,8 @@ ENV_PREFIX: Final = "MPENGINE_"
 Fraction = Annotated[float, Meta(gt=0, le=1)]
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Url = Annotated[str, Meta(pattern=r"^(wss?|https?)://[^\s/]+(/[^\s]*)?$")]
+Network = Annotated[str, Meta(pattern=r"^[0-9a-fA-F.:]{2,45}(/[0-9]{1,3})?$")]
+Origin = Annotated[str, Meta(pattern=r"^(\*|https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?)$")]
 VenueSymbol = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,40}$")]
 
 
@@ -50,7 +52,10 @@ class InstanceSettings(Struct, frozen=True, kw_only=True):
 
 
 class ApiSettings(Struct, frozen=True, kw_only=True):
-    """HTTP workers and their bounds."""
+    """HTTP workers and their bounds. `keys_file`, `admin_bind`: empty means the data and the runtime directory's own.
+
+    Rates are tokens per second and client over all workers; push budgets are bytes per client.
+    """
 
     host: Annotated[str, Meta(min_length=1, max_length=255)] = "0.0.0.0"
     port: Annotated[int, Meta(ge=0, le=65_535)] = 8899
@@ -62,6 +67,21 @@ class ApiSettings(Struct, frozen=True, kw_only=True):
     cache_bytes: Annotated[int, Meta(ge=1 << 20, le=1 << 34)] = 64 << 20
     cache_body_bytes: Annotated[int, Meta(ge=1 << 10, le=1 << 30)] = 8 << 20
     legacy_size_keys: bool = True
+    keys: bool = False
+    keys_file: Annotated[str, Meta(max_length=1024)] = ""
+    behind_proxy: bool = False
+    trusted_proxies: list[Network] = field(default_factory=list)
+    cors_origins: list[Origin] = field(default_factory=list)
+    rate_limits: bool = True
+    rate_per_s: Annotated[float, Meta(ge=0.1, le=1e6)] = 20.0
+    rate_burst: Annotated[int, Meta(ge=10, le=1_000_000)] = 100
+    admin_bind: Annotated[str, Meta(max_length=255)] = ""
+    public_metrics: bool = False
+    push_bytes_per_s: Annotated[int, Meta(ge=1 << 10, le=1 << 30)] = 256 << 10
+    push_burst_bytes: Annotated[int, Meta(ge=1 << 10, le=1 << 30)] = 1 << 20
+    push_queue_bytes: Annotated[int, Meta(ge=1 << 10, le=1 << 30)] = 1 << 20
+    push_stall_s: Seconds = 10.0
+    push_connections_per_client: Annotated[int, Meta(ge=1, le=100_000)] = 32
 
 
 class IngestSettings(Struct, frozen=True, kw_only=True):
