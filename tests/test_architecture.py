@@ -14,9 +14,12 @@ ROOT = Path(__file__).resolve().parents[1]
 ALLOWED = {
     "shm": (),
     "mpengine": ("shm",),
-    "api": ("shm", "mpengine.schemas", "mpengine.config", "mpengine.heatmap", "mpengine.pictures"),
+    "api": (
+        "shm", "mpengine.schemas", "mpengine.config", "mpengine.heatmap", "mpengine.pictures", "mpengine.cells",
+        "mpengine.wire_formats", "mpengine.mphm", "mpengine.contract",
+    ),
     "supervisor": ("shm", "mpengine.config"),
-}
+}  # fmt: skip
 OURS = (*ALLOWED, "bench", "tests")
 IMPURE = {
     "asyncio", "socket", "threading", "multiprocessing", "subprocess", "signal", "time", "random", "os", "websockets", "falcon",
@@ -24,7 +27,7 @@ IMPURE = {
 }  # fmt: skip
 PURE = (
     "mpengine/venues/*.py", "mpengine/engine/*.py", "mpengine/config.py", "mpengine/schemas.py", "mpengine/clock_grid.py",
-    "mpengine/heatmap.py", "mpengine/pictures.py", "mpengine/brackets.py",
+    "mpengine/heatmap.py", "mpengine/pictures.py", "mpengine/brackets.py", "mpengine/contract/*.py", "mpengine/cells.py", "mpengine/wire_formats.py",
     "mpengine/ingest/backoff.py", "mpengine/ingest/routing.py", "mpengine/ingest/watchdog.py", "mpengine/ingest/merge.py",
     "mpengine/simulator/market.py", "shm/layout.py", "shm/records.py", "shm/frames.py", "shm/grid.py", "shm/paths.py",
     "shm/board_words.py", "supervisor/plan.py", "supervisor/policy.py",
