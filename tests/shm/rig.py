@@ -201,12 +201,18 @@ def batch_body(epoch: int, seq: int) -> bytes:
 
 
 def batches_between(position: int, end: int, capacity: int, epoch: int) -> Iterator[tuple[int, int, bytes]]:
-    """(epoch, seq, body) of the batches that fill a ring from `position` to `end`: the truth, without reading a ring."""
+    """(epoch, seq, body) of the batches that fill a ring from `position` to `end`: the truth, without reading a ring.
+
+    A producer that died between the pad and its batch has committed the pad alone: the ring ends at a lap then.
+    """
     seq = 0
     while position < end:
         body = batch_body(epoch, seq)
         left, units = capacity - position % capacity, len(body) // 64 + 1
-        position += units + (left if left < units else 0)
+        pad = left if left < units else 0
+        if pad and position + pad == end:
+            return
+        position += units + pad
         yield epoch, seq, body
         seq += 1
     assert position == end, "the ring ended within a batch"

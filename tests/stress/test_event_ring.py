@@ -9,14 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from shm.event_ring import EventWriter, create_event_ring
+from shm.event_ring import EventReader, EventWriter, create_event_ring
 from shm.layout import HEAD_WORD, event_ring_spec
-from tests.shm.rig import Child, batches_between, state_hash, wait_until
+from shm.words import Words
+from tests.shm.rig import Child, batch_body, batches_between, memory, state_hash, wait_until
 
 pytestmark = pytest.mark.slow
 Spawn = Callable[..., Child]
 UNITS = 2048
 SPEC = event_ring_spec("BTC", UNITS)
+SHORT = event_ring_spec("BTC", 64)  # a pad every five batches or so
 stress = pytest.mark.stress
 
 
@@ -104,3 +106,59 @@ def test_a_producer_against_a_stopped_consumer_returns_and_counts(tmpfs: Path) -
         assert writer.dropped_batches == 20_000 - taken
         assert writer.dropped_records == 10 * writer.dropped_batches
         assert writer.gaps == 1
+
+
+class Dies(BaseException):
+    """Stands for a SIGKILL: nothing of ours catches it."""
+
+
+class Mortal(Words):
+    """A writer's memory that is cut off before its store number `stores` + 1; what was stored stays, as in a shared file."""
+
+    def __init__(self, buffer: bytearray) -> None:
+        super().__init__(buffer)
+        self.stores = -1
+
+    def store_release(self, index: int, value: int) -> None:
+        self._count()
+        super().store_release(index, value)
+
+    def copy_in(self, offset: int, data: bytes) -> None:
+        self._count()
+        super().copy_in(offset, data)
+
+    def _count(self) -> None:
+        if self.stores == 0:
+            raise Dies
+        self.stores -= 1
+
+
+@pytest.mark.covers("F1")
+@pytest.mark.parametrize("stores", range(8))
+def test_a_producer_that_dies_at_any_store_of_a_put_over_the_end(stores: int) -> None:
+    """Pad (body, digest, stamp), batch (the same), head, beat: the ring ends before the pad, behind it or behind the batch.
+
+    A pad alone is committed and harmless: the next producer goes on at the lap, and the consumer gets every batch once.
+    """
+    buffer = memory(SHORT)
+    words = Mortal(buffer)
+    writer, reader = EventWriter(words, SHORT), EventReader(Words(buffer), SHORT)
+    seq = 0
+    while 64 - writer.head % 64 >= len(body := batch_body(1, seq)) // 64 + 1:
+        assert writer.put(body, records=1, source=1, first_seq=seq)
+        seq += 1
+        while batch := reader.get():
+            assert batch.body == batch_body(1, batch.first_seq)
+            reader.release(batch.end)
+    before = writer.head
+    words.stores = stores
+    with pytest.raises(Dies):
+        writer.put(body, records=1, source=1, first_seq=seq)
+    again = EventWriter(Words(buffer), SHORT)
+    behind = 64 + len(body) // 64 + 1
+    assert again.head == [before, before, before, 64, 64, 64, behind, behind][stores], "what is stamped is committed"
+    truth = list(batches_between(0, again.head, 64, 1))
+    assert len(truth) == seq + (again.head == behind), "the rig's truth is the ring's"
+    assert again.put(batch_body(2, 0), records=1, source=1, first_seq=0)
+    rest = [(batch.epoch, batch.first_seq, batch.body) for batch in iter(reader.get, None)]
+    assert rest == [*truth[seq:], (2, 0, batch_body(2, 0))]
