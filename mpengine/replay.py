@@ -193,7 +193,7 @@ class Replay:
         """Write weights, zones and log lines out, give the locks of the rings up."""
         for name, publisher in self._publishers.items():
             for file in self._cores[name].files():
-                write_atomic(self._paths.symbol_dir(name) / file.file, msgspec.json.encode(file.data))
+                write_atomic(self._paths.symbol_dir(name) / file.file, file.encoded())
             publisher.close()
         for logs in self._logs.values():
             logs.stop(60.0)

@@ -6,9 +6,11 @@ Times are int64 nanoseconds UTC of the event clock unless the name says otherwis
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal, TypeVar
+from collections.abc import Mapping
+from typing import Any, Final, Literal, TypeVar, cast
 
 import msgspec
+import orjson
 from msgspec import Struct
 
 from shm.grid import price_of
@@ -387,6 +389,14 @@ class ZoneTable(Struct, frozen=True, kw_only=True):
     tier_zone: list[int]
     tier: list[int]
     tier_value: list[float]
+
+
+def encoded_table(columns: Mapping[str, Any]) -> ZoneTable:
+    """Columns (name -> array) in the place of a `ZoneTable` in a document that is to be encoded; nothing else can be done with it.
+
+    PERF: numbers of arrays become JSON without ever being Python objects: half of what publishing a minute costs.
+    """
+    return cast(ZoneTable, msgspec.Raw(orjson.dumps(columns, option=orjson.OPT_SERIALIZE_NUMPY)))
 
 
 class ZoneRow(Struct, frozen=True, kw_only=True):

@@ -34,6 +34,7 @@ from mpengine.engine.log_records import LogOut
 from mpengine.engine.open_interest import OiMinute, OpenInterest
 from mpengine.engine.prices import MARK_FRESH_NS, Prices
 from mpengine.engine.wire_book import WireBook
+from mpengine.engine.zones import MAX_BUCKET
 from mpengine.schemas import BookDocument, ErrorRow, RatioValue, StatusDocument, encode
 from shm.frames import Frame
 from shm.records import (
@@ -58,6 +59,8 @@ RECOVERED_NS: Final = 3600 * SECOND
 MAX_ERRORS: Final = 32
 BEHIND_NS: Final = 60 * SECOND
 BEHIND_FOR_NS: Final = 5 * SECOND
+LARGEST: Final = 1e18
+"""No quantity, rate or price of any market is larger. Beyond it products and sums of a minute would overflow."""
 
 _COUNTERS: Final = (
     "events", "clocks", "trades", "depth", "snapshots", "marks", "open_interest", "open_interest_shown", "liquidations",
@@ -264,6 +267,8 @@ class SymbolCore:
             self.counters["open_interest_shown"] += 1
             self._oi.on_shown(Venue(venue), qty, self.now_ns, venue_ns)
             return
+        if venue not in LIQUIDATION_VENUES:
+            raise Refused("open interest of this venue is not counted")
         self.counters["open_interest"] += 1
         if not self._oi.on_value(Venue(venue), qty, self.now_ns, venue_ns):
             raise Refused("open interest jumped")
@@ -273,6 +278,9 @@ class SymbolCore:
 
     def _on_liquidation(self, body: bytes, offset: int) -> None:
         _, venue, side, flags, _, venue_ns, recv_ns, _, _, price, qty, average = EVENT.unpack_from(body, offset)
+        self._check_positive(qty)
+        self._check_bucket(price)
+        self._check_bucket(average)
         event = Event(Venue(venue), PositionSide(side), flags, venue_ns, recv_ns, price, qty, average)
         if self._liquidations.repeats(event, self.now_ns):
             self.counters["liquidations_repeated"] += 1
@@ -342,17 +350,23 @@ class SymbolCore:
             self._book_changed()
 
     def _check_price(self, price: float) -> None:
-        """Finite, above 0 and within `price_reject_pct` of a fresh mark. Raises Refused."""
+        """Above 0, on the grid and within `price_reject_pct` of a fresh mark. Raises Refused."""
         self._check_positive(price)
+        self._check_bucket(price)
         mark = self._prices.recent_mark(self.now_ns)
         if mark is None:
             return
         if abs(price - mark.value) > self._settings.engine.price_reject_pct * mark.value:
             raise Refused("price far from mark")
 
+    def _check_bucket(self, price: float) -> None:
+        """A price whose bucket has a number that maps can hold; without any mark nothing else keeps one out. Raises Refused."""
+        if price > MAX_BUCKET * self._one.step:
+            raise Refused("price beyond any grid")
+
     @staticmethod
     def _check_positive(value: float) -> None:
-        if not (math.isfinite(value) and value > 0.0):
+        if not 0.0 < value <= LARGEST:  # never true of NaN
             raise Refused("not finite and above 0")
 
     def _count_late(self, venue_ns: int) -> None:

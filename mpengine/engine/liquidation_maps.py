@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 import numpy as np
+import orjson
 
 from mpengine.brackets import Bracket
 from mpengine.config import Settings
@@ -46,8 +47,8 @@ from mpengine.schemas import (
     SideLevels,
     ZoneCounts,
     ZonesDocument,
-    ZoneTable,
     encode,
+    encoded_table,
 )
 from shm.frames import Frame
 from shm.records import Coverage, FrameKind, LiquidationFlag, Venue
@@ -68,10 +69,14 @@ class MapOut(NamedTuple):
 
 
 class SaveOut(NamedTuple):
-    """A file to write: a deep copy of what it holds."""
+    """A file to write: a deep copy of what it holds, as plain values and arrays."""
 
     file: str
     data: dict[str, Any]
+
+    def encoded(self) -> bytes:
+        """The bytes of the file."""
+        return orjson.dumps(self.data, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 class Minute(NamedTuple):
@@ -297,7 +302,7 @@ class LiquidationMaps:
                 encode(
                     ZonesDocument(
                         symbol=self._symbol, written_ns=minute.close_ns, minute=minute.number, step=self._step,
-                        tiers=list(self._ladder.names), zones=ZoneTable(**self.zones.table(ZONE_DIGITS)), counts=counts,
+                        tiers=list(self._ladder.names), zones=encoded_table(self.zones.table(ZONE_DIGITS)), counts=counts,
                         sums=self.zones.sums(),
                     )
                 ),

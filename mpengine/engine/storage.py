@@ -403,7 +403,7 @@ class CheckpointThread(_WriterThread[tuple[bytes, tuple[int, int]]]):
         self.done = place
 
 
-class SaveThread(_WriterThread[dict[str, Any]]):
+class SaveThread(_WriterThread[SaveOut]):
     """Writes the JSON files of an engine."""
 
     def __init__(self, folder: Path) -> None:
@@ -412,10 +412,10 @@ class SaveThread(_WriterThread[dict[str, Any]]):
 
     def submit(self, output: SaveOut) -> None:
         """Hand over a file."""
-        self._hand_over(output.file, output.data)
+        self._hand_over(output.file, output)
 
-    def _write(self, name: str, item: dict[str, Any]) -> None:
-        write_atomic(self._folder / name, msgspec.json.encode(item))
+    def _write(self, name: str, item: SaveOut) -> None:
+        write_atomic(self._folder / name, item.encoded())
 
 
 def load_json(path: Path) -> dict[str, Any] | None:

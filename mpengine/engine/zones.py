@@ -101,16 +101,18 @@ class _New:
     count: int = 0
 
 
-@dataclass(slots=True)
-class _Item:
-    """A contribution to a side: weight units `c`, of which `tiers` (float64[tiers]) or all from the tape; its USD."""
+class _Inflow(NamedTuple):
+    """Contributions of one source to a side, in the order in which they are applied, each bucket once.
 
-    key: int
-    c: float
-    tiers: Floats
-    projected_usd: float
-    tape_usd: float
+    `keys`: int64[n]; `units`: float64[n], weight units; `tiers`: float64[n, tiers], parts of the units, None for the tape; `usd`:
+    float64[n].
+    """
+
     source: int
+    keys: Keys
+    units: Floats
+    tiers: Floats | None
+    usd: Floats
 
 
 @dataclass(slots=True)
@@ -156,21 +158,19 @@ class _Side:
             setattr(self, name, np.concatenate((getattr(self, name), np.array(columns[name], dtype))))
         self.take(np.argsort(self.keys, kind="stable"))
 
-    def reinforce(self, at: int, item: _Item, minute: int) -> float:
-        """Zone `at` gets a contribution; its new weight."""
-        weight = float(self.weight[at])
-        grown = reinforced(weight, item.c)
-        part = (grown - weight) / item.c
-        self.weight[at] = grown
-        if item.source == TAPE:
-            self.tape_part[at] += item.c * part
-            self.tape_usd[at] += item.tape_usd
+    def reinforce(self, inflow: _Inflow, items: Sequence[int], places: Sequence[int], parts: Sequence[float], minute: int) -> None:
+        """What contributions leave besides weight: `items` of the inflow went to zones `places`, of each unit `parts`."""
+        # PERF: `add.at` adds in the order of its rows, so several contributions to a zone add up as one by one.
+        rows, at, part = np.array(items, np.intp), np.array(places, np.intp), np.array(parts)
+        if inflow.tiers is None:
+            np.add.at(self.tape_part, at, inflow.units[rows] * part)
+            np.add.at(self.tape_usd, at, inflow.usd[rows])
         else:
-            self.tiers[at] += item.tiers * part
-            self.projected_usd[at] += item.projected_usd
-        self.source[at] |= item.source
-        self.last[at], self.count[at] = minute, self.count[at] + 1
-        return grown
+            np.add.at(self.tiers, at, inflow.tiers[rows] * part[:, None])
+            np.add.at(self.projected_usd, at, inflow.usd[rows])
+        self.source[at] |= inflow.source
+        self.last[at] = minute
+        np.add.at(self.count, at, 1)
 
 
 class Zones:
@@ -220,8 +220,10 @@ class Zones:
             self.unit_usd = mean if self.unit_usd == 0.0 else (1 - ZONE_UNIT_ALPHA) * self.unit_usd + ZONE_UNIT_ALPHA * mean
         logs = list[LogOut]()
         for row in range(len(SIDES)):
-            items = [*self._of_projection(*projected[row]), *self._of_tape(*tape[row], tape_p99, tape_weight)]
-            logs += self._apply(row, items, minute)
+            for inflow in (self._of_projection(*projected[row]), self._of_tape(*tape[row], tape_p99, tape_weight)):
+                if inflow is not None:
+                    logs += self._apply(row, inflow, minute)
+            logs += self._evict(row)
         return logs
 
     def arm(self, close: float) -> None:
@@ -229,73 +231,81 @@ class Zones:
         for one in self._sides:
             one.armed |= np.abs(close - bucket_prices(one.keys, self._step)) >= self._step * (1.0 - TIE)
 
-    def _of_projection(self, keys: Keys, usd: Floats) -> list[_Item]:
+    def _of_projection(self, keys: Keys, usd: Floats) -> _Inflow | None:
         if not len(keys) or self.unit_usd <= 0.0:
-            return []
+            return None
         tiers = usd * self._factors / self.unit_usd
-        totals, whole = row_sums(tiers), row_sums(usd)
-        order = np.lexsort((keys, -totals))
-        return [
-            _Item(int(keys[at]), float(totals[at]), tiers[at], float(whole[at]), 0.0, INFERENCE)
-            for at in order.tolist()
-            if totals[at] > 0.0
-        ]
+        units = row_sums(tiers)
+        order = _largest_first(keys, units)
+        return _Inflow(INFERENCE, keys[order], units[order], tiers[order], row_sums(usd)[order])
 
-    def _of_tape(self, keys: Keys, usd: Floats, tape_p99: float, tape_weight: float) -> list[_Item]:
+    def _of_tape(self, keys: Keys, usd: Floats, tape_p99: float, tape_weight: float) -> _Inflow | None:
         if not len(keys) or tape_p99 <= 0.0:
-            return []
-        parts = tape_weight * np.minimum(1.0, usd / tape_p99)
-        nothing = np.zeros(len(self._ladder.tiers))
-        order = np.lexsort((keys, -parts))
-        return [
-            _Item(int(keys[at]), float(parts[at]), nothing, 0.0, float(usd[at]), TAPE) for at in order.tolist() if parts[at] > 0.0
-        ]
+            return None
+        units = tape_weight * np.minimum(1.0, usd / tape_p99)
+        order = _largest_first(keys, units)
+        return _Inflow(TAPE, keys[order], units[order], None, usd[order])
 
-    def _apply(self, row: int, items: Sequence[_Item], minute: int) -> list[LogOut]:
+    def _apply(self, row: int, inflow: _Inflow, minute: int) -> list[LogOut]:
         """Contributions in their order: to the nearest zone in reach, else a zone of their own if they are large enough."""
         one, logs, name = self._sides[row], list[LogOut](), SIDES[row].name.lower()
-        keys, made, made_keys = one.keys.tolist(), dict[int, _New](), list[int]()
-        for item in items:
-            at = self._match(item.key, keys, one, made, made_keys)
-            if at is None:
-                if item.c < MIN_ZONE_WEIGHT:
-                    continue
-                made[item.key] = _create(item)
-                insort(made_keys, item.key)
-                self.counters["created"] += 1
-                zone, weight, event = item.key, made[item.key].weight, "created"
-                born = minute
-            elif at in made:
-                zone, weight, event, born = at, _reinforce_new(made[at], item), "reinforced", minute
-                self.counters["reinforced"] += 1
+        reach, standing = self._reaches(inflow.keys), self._standing(one, inflow.keys)
+        made, made_keys = dict[int, _New](), list[int]()
+        items, places, parts = list[int](), list[int](), list[float]()
+        source = SOURCES[inflow.source]
+        columns = zip(inflow.keys.tolist(), inflow.units.tolist(), reach.tolist(), standing)
+        for at, (key, units, near, candidates) in enumerate(columns):
+            place, new = _nearest(key, near, candidates, one, made, made_keys)
+            if place is not None:
+                before = one.weight.item(place)
+                weight = reinforced(before, units)
+                one.weight[place] = weight
+                items.append(at)
+                places.append(place)
+                parts.append((weight - before) / units)
+                event, zone, born = "reinforced", one.keys.item(place), one.created.item(place)
+            elif new is not None:
+                event, zone, born, weight = "reinforced", new, minute, _reinforce_new(made[new], inflow, at, units)
+            elif units >= MIN_ZONE_WEIGHT:
+                made[key] = _create(inflow, at, units, len(self._ladder.tiers))
+                insort(made_keys, key)
+                event, zone, born, weight = "created", key, minute, made[key].weight
             else:
-                place = bisect_left(keys, at)
-                zone, weight, event, born = at, one.reinforce(place, item, minute), "reinforced", int(one.created[place])
-                self.counters["reinforced"] += 1
+                continue
+            self.counters[event] += 1
             logs.append(
                 LogOut("zones", {
-                    "event": event, "id": zone_id(row, zone, born), "side": name, "bucket": item.key, "contribution": item.c,
-                    "source": SOURCES[item.source], "weight": weight,
+                    "event": event, "id": zone_id(row, zone, born), "side": name, "bucket": key, "contribution": units,
+                    "source": source, "weight": weight,
                 })
             )  # fmt: skip
+        if items:
+            one.reinforce(inflow, items, places, parts, minute)
         one.add(made, minute)
-        return logs + self._evict(row)
+        return logs
 
-    def _match(self, key: int, keys: list[int], one: _Side, made: Mapping[int, _New], made_keys: list[int]) -> int | None:
-        """Bucket of the nearest zone in reach; of equally near ones the heavier, then the lower."""
-        reach = self._reach(key)
-        found = _near(key, reach, keys) + _near(key, reach, made_keys)
-        if len(found) < 2:
-            return found[0] if found else None
+    def _standing(self, one: _Side, keys: Keys) -> list[tuple[int, ...]]:
+        """Of each bucket the places of the nearest standing zones in reach: none, one, or two that are equally near."""
+        # PERF: the standing zones do not change while contributions come in, only their weights: their places are found at once.
+        if not len(one.keys):
+            return [()] * len(keys)
+        above = np.searchsorted(one.keys, keys)
+        below, last = np.maximum(above - 1, 0), len(one.keys) - 1
+        far = np.int64(MAX_BUCKET) * 2
+        up = np.where(above <= last, one.keys[np.minimum(above, last)] - keys, far)
+        down = np.where(above > 0, keys - one.keys[below], far)
+        nearest, reach = np.minimum(up, down), self._reaches(keys)
+        return [
+            () if out else (a, b) if tie else (a if higher else b,)
+            for out, tie, higher, a, b in zip(
+                (nearest > reach).tolist(), (up == down).tolist(), (up < down).tolist(), above.tolist(), below.tolist()
+            )
+        ]
 
-        def weight(at: int) -> float:
-            return made[at].weight if at in made else float(one.weight[bisect_left(keys, at)])
-
-        return min(found, key=lambda at: (abs(at - key), -weight(at), at))
-
-    def _reach(self, key: int) -> int:
-        """Largest distance in buckets at which a zone takes what comes in at this bucket: max(0.05 % of the price, a step)."""
-        return max(1, math.floor(CLUSTER_DISTANCE_PCT * key + TIE))
+    def _reaches(self, keys: Keys) -> Keys:
+        """Largest distance in buckets at which a zone takes what comes in at a bucket: max(0.05 % of the price, a step)."""
+        reach: Keys = np.maximum(1, np.floor(CLUSTER_DISTANCE_PCT * keys + TIE)).astype(np.int64)
+        return reach
 
     def _evict(self, row: int) -> list[LogOut]:
         one = self._sides[row]
@@ -361,27 +371,29 @@ class Zones:
             )
         ]  # fmt: skip
 
-    def table(self, digits: int | None = None) -> dict[str, list[Any]]:
+    def table(self, digits: int | None = None) -> dict[str, npt.NDArray[Any]]:
         """Every zone as columns, a copy: long before short, ascending. Tiers are sparse: value `tier_value[i]` of tier
         `tier[i]` belongs to zone `tier_zone[i]`. `digits`: of weights (USD: cents); None: as they are."""
-        table: dict[str, list[Any]] = {"side": [0] * len(self._sides[0].keys) + [1] * len(self._sides[1].keys)}
-        table["bucket"] = [*self._sides[0].keys.tolist(), *self._sides[1].keys.tolist()]
+        table: dict[str, npt.NDArray[Any]] = {
+            "side": np.repeat(np.arange(2), self.active), "bucket": np.concatenate([one.keys for one in self._sides])
+        }  # fmt: skip
         for name, dtype in _COLUMNS:
             column = np.concatenate([getattr(one, name) for one in self._sides])
             if digits is not None and dtype is np.float64:
                 column = column.round(2 if name.endswith("usd") else digits)
-            table[name] = column.tolist()
+            table[name] = column
         tiers = np.concatenate([one.tiers for one in self._sides])
         if digits is not None:
             tiers = tiers.round(digits)
-        zone, tier = np.nonzero(tiers)
-        table["tier_zone"], table["tier"], table["tier_value"] = zone.tolist(), tier.tolist(), tiers[zone, tier].tolist()
+        places = np.flatnonzero(tiers)
+        table["tier_zone"], table["tier"] = np.divmod(places, tiers.shape[1])
+        table["tier_value"] = tiers.ravel()[places]
         return table
 
     # files and checkpoint ----------------------------------------------------------------------------------------------
 
     def to_file(self, symbol: str, now_ns: int) -> dict[str, Any]:
-        """Content of the zones file (section 19): a copy that later changes do not touch."""
+        """Content of the zones file (section 19): a copy that later changes do not touch, columns as arrays."""
         return {
             "schema_version": ZONES_SCHEMA, "symbol": symbol, "saved_at": now_ns, "step": self._step, "unit_usd": self.unit_usd,
             "tiers": list(self._ladder.names), "zones": self.table(),
@@ -419,9 +431,7 @@ class Zones:
         """
         kept, keys = dict[int, _Saved](), list[int]()
         for one in sorted(rows, key=lambda saved: (-saved.new.weight, saved.key)):
-            near = [
-                key for key in _near(one.key, self._reach(one.key), keys) if abs(key - one.key) <= self._reach(min(key, one.key))
-            ]
+            near = [key for key in _near(one.key, _reach(one.key), keys) if abs(key - one.key) <= _reach(min(key, one.key))]
             if not near:
                 kept[one.key] = one
                 insort(keys, one.key)
@@ -474,23 +484,49 @@ def zone_id(row: int, bucket: int, created_minute: int) -> str:
     return f"{LETTERS[row]}-{bucket}-{created_minute}"
 
 
-def _create(item: _Item) -> _New:
-    weight = min(item.c, MAX_ZONE_WEIGHT)
-    part = weight / item.c
-    tape_part = weight if item.source == TAPE else 0.0
-    return _New(weight, item.projected_usd, item.tape_usd, tape_part, item.tiers * part, item.source)
+def _reach(key: int) -> int:
+    """`Zones._reaches` of one bucket."""
+    return max(1, math.floor(CLUSTER_DISTANCE_PCT * key + TIE))
 
 
-def _reinforce_new(zone: _New, item: _Item) -> float:
-    """A zone of this minute gets more; its new weight."""
-    grown = reinforced(zone.weight, item.c)
-    part = (grown - zone.weight) / item.c
+def _largest_first(keys: Keys, units: Floats) -> npt.NDArray[np.intp]:
+    """Places of the positive units: largest first, of equal ones the lower bucket."""
+    order = np.lexsort((keys, -units))
+    return order[: int(np.count_nonzero(units > 0.0))]
+
+
+def _nearest(
+    key: int, reach: int, places: Sequence[int], one: _Side, made: Mapping[int, _New], made_keys: list[int]
+) -> tuple[int | None, int | None]:
+    """(place of a standing zone, bucket of a zone of this minute), one of them or neither: the nearest in reach; of equally near
+    ones the heavier, then the lower."""
+    new = _near(key, reach, made_keys) if made_keys else []
+    if not new and len(places) < 2:
+        return (places[0] if places else None), None
+    found = [(abs(one.keys.item(at) - key), -one.weight.item(at), one.keys.item(at), at) for at in places]
+    found += [(abs(at - key), -made[at].weight, at, -1) for at in new]
+    _, _, bucket, place = min(found)
+    return (place, None) if place >= 0 else (None, bucket)
+
+
+def _create(inflow: _Inflow, at: int, units: float, tiers: int) -> _New:
+    weight, usd = min(units, MAX_ZONE_WEIGHT), float(inflow.usd[at])
+    if inflow.tiers is None:
+        return _New(weight, 0.0, usd, weight, np.zeros(tiers), TAPE)
+    return _New(weight, usd, 0.0, 0.0, inflow.tiers[at] * (weight / units), INFERENCE)
+
+
+def _reinforce_new(zone: _New, inflow: _Inflow, at: int, units: float) -> float:
+    """A zone of this minute gets more of the same inflow; its new weight."""
+    grown = reinforced(zone.weight, units)
+    part = (grown - zone.weight) / units
     zone.weight = grown
-    zone.tiers = zone.tiers + item.tiers * part
-    zone.tape_part += item.c * part if item.source == TAPE else 0.0
-    zone.projected_usd += item.projected_usd
-    zone.tape_usd += item.tape_usd
-    zone.source |= item.source
+    if inflow.tiers is None:
+        zone.tape_part += units * part
+        zone.tape_usd += float(inflow.usd[at])
+    else:
+        zone.tiers = zone.tiers + inflow.tiers[at] * part
+        zone.projected_usd += float(inflow.usd[at])
     zone.count += 1
     return grown
 

@@ -295,9 +295,9 @@ def test_files_of_an_earlier_run_are_used_where_there_is_no_checkpoint() -> None
     one = SymbolCore("BTC", load("", {}, ONE_VENUE))
     for records in market(9, 40):
         one.on_batch(records)
-    saved = {out.file: out.data for out in one.files()}
+    saved = {out.file: out.encoded() for out in one.files()}
     assert sorted(saved) == ["liq_active_zones_BTC.json", "liq_calibrator_weights_BTC.json"]
-    zones, weights = (msgspec.json.decode(msgspec.json.encode(saved[name])) for name in sorted(saved))
+    zones, weights = (msgspec.json.decode(saved[name]) for name in sorted(saved))
     again = SymbolCore("BTC", load("", {}, ONE_VENUE))
     assert again.load_files(weights, zones, one.now_ns + 60 * 60 * SECOND) == []
     assert again._maps.calibrator.weights == pytest.approx(one._maps.calibrator.weights, abs=1e-5)

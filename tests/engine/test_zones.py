@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from itertools import pairwise
 from typing import Any
 
 import msgspec
 import numpy as np
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -197,14 +197,23 @@ def test_contributions_always_add_up_and_zones_keep_their_distance(seed: int, mi
 # restart ---------------------------------------------------------------------------------------------------------------
 
 
+def encoded(content: Any) -> bytes:
+    return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def file_of(one: Zones, saved_ns: int) -> Any:
+    """The file of zones as a later start finds it."""
+    return orjson.loads(encoded(one.to_file("BTC", saved_ns)))
+
+
 @pytest.mark.covers("A1-M10")
 def test_two_hours_of_downtime() -> None:
     """Regression story 15: weights x 0.548, what becomes faint is gone."""
     one = zones()
     add(one, 99, masses((4800, 25, 500_000.0), (4900, 25, 45_000.0)))  # weights 1.0 and 0.09
-    saved = one.to_file("BTC", 100 * MINUTE_NS)
+    saved = file_of(one, 100 * MINUTE_NS)
     again = Zones(20.0, LADDER)
-    assert again.load_file(msgspec.json.decode(msgspec.json.encode(saved)), "BTC", 220) == []
+    assert again.load_file(saved, "BTC", 220) == []
     (zone,) = again.records()
     assert zone.weight == pytest.approx(0.547986, abs=5e-7)
     assert zone.projected_usd == pytest.approx(500_000.0 * 0.547986, rel=1e-6)
@@ -224,17 +233,17 @@ def test_a_file_is_a_copy() -> None:
     one = zones()
     add(one, 0, masses((4800, 25, 500_000.0)))
     saved = one.to_file("BTC", MINUTE_NS)
-    kept = copy.deepcopy(saved)
+    kept = encoded(saved)
     age(one, 30, minutes=30)
     one.shrink(0.2)
     add(one, 30, masses((4800, 50, 500_000.0)))
-    assert saved == kept
+    assert encoded(saved) == kept
 
 
 def test_zones_that_overlap_after_a_load_are_merged() -> None:
     one = zones()
     add(one, 0, masses((4800, 25, 500_000.0), (4900, 50, 500_000.0)))
-    saved = one.to_file("BTC", MINUTE_NS)
+    saved = file_of(one, MINUTE_NS)
     saved["zones"]["bucket"][1] = 4801  # as another step's or a hand-edited file would have them
     again = Zones(20.0, LADDER)
     again.load_file(saved, "BTC", 1)
@@ -252,7 +261,7 @@ def test_the_life_of_merged_zones_is_one() -> None:
     add(one, 5, masses((4900, 25, 500_000.0)))
     one.arm(96_000.0)  # at the first, away from the second
     add(one, 8, masses((4800, 25, 50_000.0)), tape=taped((4800, 5000.0)))
-    saved = one.to_file("BTC", 9 * MINUTE_NS)
+    saved = file_of(one, 9 * MINUTE_NS)
     saved["zones"]["bucket"] = [4802, 4801]
     assert saved["zones"]["armed"] == [False, True]
     again = Zones(20.0, LADDER)
@@ -277,7 +286,7 @@ def test_what_a_file_says_of_a_tier_that_is_disabled_now_is_dropped() -> None:
     one = zones()
     add(one, 0, masses((4800, 25, 500_000.0), (4801, 50, 500_000.0), (4900, 50, 500_000.0)))
     again = Zones(20.0, fewer)
-    assert again.load_file(one.to_file("BTC", MINUTE_NS), "BTC", 1) == ["1 zones of the file cannot be and were left out"]
+    assert again.load_file(file_of(one, MINUTE_NS), "BTC", 1) == ["1 zones of the file cannot be and were left out"]
     (zone,) = again.records()
     assert zone.tier_contributions[fewer.tiers.index(50)] == 0.0
     assert zone.weight == zone.tier_contributions[fewer.tiers.index(25)] > 0.0
@@ -300,14 +309,14 @@ def test_another_symbols_file_changes_nothing(change: dict[str, Any]) -> None:
     add(one, 0, masses((4800, 25, 500_000.0)))
     before = one.state_of()
     with pytest.raises(ValueError, match="another"):
-        one.load_file({**one.to_file("BTC", MINUTE_NS), **change}, "BTC", 1)
+        one.load_file({**file_of(one, MINUTE_NS), **change}, "BTC", 1)
     assert one.state_of() == before
 
 
 def saved_file() -> Any:
     one = zones()
     add(one, 0, masses((4800, 25, 500_000.0), (4900, 50, 500_000.0)))
-    return msgspec.json.decode(msgspec.json.encode(one.to_file("BTC", MINUTE_NS)))
+    return file_of(one, MINUTE_NS)
 
 
 BAD_VALUES: list[tuple[str, Any]] = [
@@ -374,7 +383,7 @@ def test_whatever_a_file_holds_it_is_refused_whole_or_leaves_sound_zones(data: s
         assert zone.weight == pytest.approx(sum(zone.tier_contributions) + zone.tape_contribution, abs=1e-9)
     age(again, 31)
     add(again, 31, masses((4801, 50, 1e5), (4902, 75, 1e5)), opened=1e6)
-    msgspec.json.encode(again.table(4))
+    encoded(again.table(4))
 
 
 def test_a_file_with_more_zones_than_there_may_be_loses_the_lightest() -> None:
@@ -400,7 +409,7 @@ def test_zones_that_lived_side_by_side_are_not_merged_by_a_load(weights: tuple[f
     add(one, 1, masses((3999, 25, weights[1])))
     assert one.active == (2, 0)
     again = Zones(20.0, LADDER)
-    again.load_file(one.to_file("BTC", 2 * MINUTE_NS), "BTC", 2)
+    again.load_file(file_of(one, 2 * MINUTE_NS), "BTC", 2)
     assert again.records() == one.records() and again.counters["merged"] == 0
 
 
@@ -426,7 +435,7 @@ def test_tiers_of_another_ladder_are_matched_by_name() -> None:
     add(one, 0, masses((4800, 25, 500_000.0), (4900, 250, 500_000.0)))
     other = make_ladder({"5": 1.0, "25": 1.0, "50": 1.0, "100": 1.0}, [])
     again = Zones(20.0, other)
-    assert again.load_file(one.to_file("BTC", MINUTE_NS), "BTC", 1) == ["1 zones of the file cannot be and were left out"]
+    assert again.load_file(file_of(one, MINUTE_NS), "BTC", 1) == ["1 zones of the file cannot be and were left out"]
     (zone,) = again.records()
     assert zone.tier_contributions == (0.0, pytest.approx(1.0), 0.0, 0.0)
 
