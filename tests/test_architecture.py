@@ -27,7 +27,8 @@ IMPURE = {
 }  # fmt: skip
 PURE = (
     "mpengine/venues/*.py", "mpengine/engine/*.py", "mpengine/config.py", "mpengine/schemas.py", "mpengine/clock_grid.py",
-    "mpengine/heatmap.py", "mpengine/pictures.py", "mpengine/brackets.py", "mpengine/contract/*.py", "mpengine/cells.py", "mpengine/wire_formats.py",
+    "mpengine/heatmap.py", "mpengine/pictures.py", "mpengine/brackets.py", "mpengine/contract/*.py",
+    "mpengine/cells.py", "mpengine/wire_formats.py",
     "mpengine/ingest/backoff.py", "mpengine/ingest/routing.py", "mpengine/ingest/watchdog.py", "mpengine/ingest/merge.py",
     "mpengine/simulator/market.py", "shm/layout.py", "shm/records.py", "shm/frames.py", "shm/grid.py", "shm/paths.py",
     "shm/board_words.py", "supervisor/plan.py", "supervisor/policy.py",
