@@ -367,7 +367,7 @@ class SymbolCore:
     @staticmethod
     def _check_positive(value: float) -> None:
         if not 0.0 < value <= LARGEST:  # never true of NaN
-            raise Refused("not finite and above 0")
+            raise Refused("not above 0, or beyond any market")
 
     def _count_late(self, venue_ns: int) -> None:
         # An event belongs to the minute that is open in engine time; a venue time of an earlier minute is only counted.
