@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum, IntEnum
 from typing import Any, Final
@@ -61,6 +61,7 @@ class FileKind(IntEnum):
     RECORDS = 3
     DOCUMENTS = 4
     BOARD = 5
+    COUNTERS = 6
 
 
 class FileState(IntEnum):
@@ -202,8 +203,9 @@ FEED_DOCUMENTS: Final = (DocumentPlan(DocumentId.FEEDS, 3, 256 * KIB, 1),)
 class FileSpec:
     """What a shared file is; equal specs mean that files are interchangeable.
 
-    slots, stride: slots and their bytes; units of an event ring (stride 64); rows of the board; pages of a documents file
-    (stride 4096), whose real geometry is `documents`. interval_ns: nominal time per slot, 0 where there is none.
+    slots, stride: slots and their bytes; units of an event ring (stride 64); rows of the board; words of a counters file
+    (stride 8); pages of a documents file (stride 4096), whose real geometry is `documents`. interval_ns: nominal time per slot,
+    0 where there is none.
     schema: version of the content. fields, record_digest: names and exact layout of the record.
     Raises ValueError for a geometry that the layout cannot carry.
     """
@@ -243,6 +245,8 @@ def check_stride(kind: FileKind, stride: int) -> None:
         raise ValueError(f"stride of an event ring must be {UNIT}, was {stride}")
     if kind is FileKind.BOARD and stride != ROW_BYTES:
         raise ValueError(f"stride of the board must be {ROW_BYTES}, was {stride}")
+    if kind is FileKind.COUNTERS and stride != 8:
+        raise ValueError(f"stride of a counters file must be 8, was {stride}")
     if kind is FileKind.DOCUMENTS and stride != PAGE:
         raise ValueError(f"stride of a documents file must be {PAGE}, was {stride}")
     # A record that straddles two pages can be torn by a power loss; one inside a page cannot.
@@ -325,6 +329,11 @@ def feeds_spec() -> FileSpec:
 def board_spec(rows: int = 64) -> FileSpec:
     """Status board: `rows` of 1,024 bytes and 8 KiB of label text."""
     return FileSpec(FileKind.BOARD, "board", "", rows, ROW_BYTES, 0, 1)
+
+
+def counters_spec(name: str, labels: Sequence[str]) -> FileSpec:
+    """A word per label, in their order. Files of other labels are other files: the identity has the digest of all of them."""
+    return FileSpec(FileKind.COUNTERS, name, "", len(labels), 8, 0, 1, record_digest=digest("\n".join(labels).encode(), 0))
 
 
 def document_offsets(plans: tuple[DocumentPlan, ...]) -> Iterator[tuple[int, DocumentPlan]]:

@@ -46,6 +46,20 @@ class Paths:
         """Document file of ingest: state of venues and streams."""
         return self.runtime / "feeds.documents"
 
+    def http_counters(self, lane: int) -> Path:
+        """What one API worker at a time has counted; a worker takes any lane that is free."""
+        return self.runtime / f"http-{lane}.counters"
+
+    @property
+    def admin_socket(self) -> Path:
+        """Where metrics are read, unless the settings name another place."""
+        return self.runtime / "admin.sock"
+
+    @property
+    def admin_lock(self) -> Path:
+        """Held by the worker that serves the admin listener."""
+        return self.runtime / "admin.lock"
+
     @property
     def instance_lock(self) -> Path:
         return self.data / "supervisor.lock"

@@ -20,8 +20,8 @@ from shm.frame_ring import FrameReader
 from shm.record_ring import RecordReader
 
 PACKAGE = Path(shm.__file__).parent
-RINGS = ["attach", "board", "digest", "disks", "document", "doorbell", "errors", "event_ring", "files", "frame_ring", "layout",
-         "liveness", "record_ring", "slots", "syncer", "words"]  # fmt: skip
+RINGS = ["attach", "board", "counters", "digest", "disks", "document", "doorbell", "errors", "event_ring", "files", "frame_ring",
+         "layout", "liveness", "record_ring", "slots", "syncer", "words"]  # fmt: skip
 SOURCES = {name: (PACKAGE / f"{name}.py").read_text("utf-8") for name in RINGS}
 TREES = {name: ast.parse(text) for name, text in SOURCES.items()}
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from shm.board import BoardReader
+from shm.counters import CounterWriter
 from shm.directories import runtime_folder
 from shm.doorbell import Waiter, ring
 from shm.errors import Locked
 from shm.event_ring import EventReader, EventWriter
-from shm.layout import event_ring_spec
+from shm.layout import counters_spec, event_ring_spec
 from shm.paths import Paths
 from shm.process_shell import BootFailure
 from supervisor.plan import Plan, build
@@ -93,6 +95,18 @@ def test_close_removes_everything_and_the_folder(plan: Plan) -> None:
     assert not folder.exists()
     remove_base(folder.parent)
     assert not folder.parent.exists()
+
+
+@pytest.mark.covers("P9")
+def test_what_a_killed_api_worker_left_goes_with_the_run(plan: Plan) -> None:
+    runtime = Runtime(plan)
+    spec = counters_spec("http", ["a"])
+    CounterWriter.open(runtime.paths.http_counters(0), spec).close()
+    runtime.paths.admin_lock.touch()
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(runtime.paths.admin_socket))
+    runtime.close()
+    assert not runtime.paths.runtime.exists()
 
 
 def test_what_is_not_ours_is_left_alone(plan: Plan) -> None:
