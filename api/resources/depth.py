@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -34,6 +33,7 @@ from api.depth import DepthFrames
 from api.errors import no_frame, no_orderbook
 from api.resources.data import DataResource
 from api.views import DepthFrame, DepthRow, Levels, Picture, Window
+from mpengine.wire_formats import DEPTH_HEADER, DEPTH_RAW, DEPTH_VERSION, KILO_LIMIT
 
 LATEST: Final = "/orderbook_heatmap"
 HISTORY: Final = "/orderbook_heatmap_history"
@@ -41,11 +41,6 @@ INTERVAL_MS: Final = 30_000
 STALE_AFTER_MS: Final = 90_000
 SCALE: Final = 255
 ROWS_AT_ONCE: Final = 64  # rows of a history encoded in one call: orjson holds the interpreter while it works
-
-# version, encoding, 0, frame_ts_ms, interval_ms, rows, columns, price_min, price_max, step, src, p50, p90, p95, p99, max, 0
-BIN_HEADER: Final = struct.Struct("<BBHQIHHddddHHHHHH")
-BIN_VERSION: Final = 1
-BIN_RAW: Final = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,7 +301,9 @@ def _bin_header(first_ms: int, rows: int, picture: Picture, src: float, percenti
     low, high = picture.bounds
     norms = [_kilo(value) for value in (*percentiles, largest)]
     columns = picture.buckets if rows else 0
-    return BIN_HEADER.pack(BIN_VERSION, BIN_RAW, 0, first_ms, INTERVAL_MS, rows, columns, low, high, picture.step, src, *norms, 0)
+    return DEPTH_HEADER.pack(
+        DEPTH_VERSION, DEPTH_RAW, 0, first_ms, INTERVAL_MS, rows, columns, low, high, picture.step, src, *norms, 0
+    )
 
 
 def _bin_headers(first_ms: int) -> tuple[tuple[bytes, bytes], ...]:
@@ -335,4 +332,4 @@ def usd(value: float) -> float:
 
 def _kilo(value: float) -> int:
     """Whole thousands of USD in the 16 bits of the old header; larger ones stay at its end."""
-    return min(65_535, int(value // 1000))
+    return min(KILO_LIMIT, int(value // 1000))
