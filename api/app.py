@@ -1,4 +1,4 @@
-"""The application: routes, and the short way past Falcon for answers that are there already.
+"""The application: the table of endpoints as routes, and the short way past Falcon for answers that are there already.
 
     request -> exactly this path and query known, and its source unchanged? -> answer
             -> Falcon: path, method, parameters -> cache by canonical key -> build from rings and documents
@@ -23,6 +23,7 @@ from api.cache import Builder, Cache
 from api.clock import Clock
 from api.context import Context, Lifetime
 from api.depth import DepthFrames
+from api.endpoints import routes
 from api.feeds import Feeds
 from api.health import Health
 from api.hooks import NOSNIFF, REQUEST_ID, Around, Counts, access, install_errors, request_ids
@@ -30,10 +31,7 @@ from api.liquidations import LiquidationRows
 from api.maps import MapFrames
 from api.media import JsonHandler
 from api.oi import OpenInterest
-from api.resources import candles, depth, depth_stats, liquidations, maps, oi, zones
 from api.resources.data import target_of
-from api.resources.health import HealthResource, LiveResource, ReadyResource
-from api.resources.service import TimeResource
 from api.settings import read_settings, settings_path
 from api.sources import Sources
 from mpengine.config import Settings
@@ -48,31 +46,6 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 OnTurn = Callable[[Mapping[Word, int], Mapping[Word, int]], None]
 
 log = logging.getLogger("api.app")
-
-
-def routes(context: Context, health: Health) -> list[tuple[tuple[str, ...], object]]:
-    """(path and its aliases, resource); an alias is the same resource, so its answers are the same bytes."""
-    return [
-        (("/health", "/v1/health"), HealthResource(health)),
-        (("/livez",), LiveResource()),
-        (("/readyz",), ReadyResource(health)),
-        (("/time",), TimeResource(context.clock, health)),
-        ((depth.LATEST, "/v2/orderbook_heatmap_30s"), depth.Latest(context)),
-        ((depth.HISTORY, "/v2/orderbook_heatmap_30s_history"), depth.History(context)),
-        ((depth_stats.STATS, "/v2/orderbook_heatmap_30s_stats"), depth_stats.Stats(context)),
-        ((depth_stats.DEBUG, "/v2/orderbook_heatmap_30s_debug"), depth_stats.Debug(context)),
-        ((candles.ROUTE, "/v4/candles"), candles.Candles(context)),
-        ((oi.ROUTE, "/v1/oi"), oi.Oi(context)),
-        ((liquidations.ROUTE, "/v4/liquidations"), liquidations.Liquidations(context)),
-        ((maps.V1, "/v1/liq_heatmap"), maps.First(context)),
-        ((maps.V1_HISTORY, "/v1/liq_heatmap_history"), maps.FirstHistory(context)),
-        ((maps.V2, "/v2/liq_heatmap"), maps.Second(context)),
-        ((maps.V2_HISTORY, "/v2/liq_heatmap_history"), maps.SecondHistory(context)),
-        ((maps.STATS, "/v2/liq_stats"), maps.Stats(context)),
-        ((zones.ZONES, "/v3/liq_zones"), zones.Zones(context)),
-        ((zones.SUMMARY, "/v3/liq_zones_summary"), zones.Summary(context)),
-        ((zones.HEATMAP, "/v3/liq_heatmap"), zones.Heatmap(context)),
-    ]
 
 
 class Service:

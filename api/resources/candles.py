@@ -32,9 +32,11 @@ class CandlesQuery:
 class Candles(DataResource):
     """GET /candles. Built in the builder's thread: the first request of a worker reads up to 31 days."""
 
+    rows = params.CANDLES
+
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        self._table = params.Table(params.Symbol(tuple(context.settings.symbols)), params.CANDLES)
+        self._table = params.Table(params.Symbol(tuple(context.settings.symbols)), self.rows)
 
     async def on_get(self, req: Request, resp: Response) -> None:
         received = self.context.clock.wall_ms()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, ClassVar
 
 from falcon.asgi import Request, Response
 
 from api.bodies import JOIN_BELOW
 from api.cache import Build, Builder, Current, Key
 from api.context import Context
+from api.params import Parameter
 
 
 def target_of(scope: dict[str, Any]) -> bytes:
@@ -20,7 +21,9 @@ def target_of(scope: dict[str, Any]) -> bytes:
 
 
 class DataResource:
-    """Base of the data endpoints."""
+    """Base of the data endpoints. `rows`: parameters besides `symbol`, in the order in which they are checked."""
+
+    rows: ClassVar[tuple[Parameter, ...]] = ()
 
     def __init__(self, context: Context) -> None:
         self.context = context

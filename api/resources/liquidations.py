@@ -40,9 +40,11 @@ class LiquidationsQuery:
 class Liquidations(DataResource):
     """GET /liquidations. Built in the loop, which owns frames and feeds: only new records are read and one page is encoded."""
 
+    rows = params.LIQUIDATIONS
+
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        self._table = params.Table(params.Symbol(tuple(context.settings.symbols)), params.LIQUIDATIONS)
+        self._table = params.Table(params.Symbol(tuple(context.settings.symbols)), self.rows)
 
     async def on_get(self, req: Request, resp: Response) -> None:
         received = self.context.clock.wall_ms()

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from api import errors, params, protocol
-from api.app import routes
+from api.endpoints import routes
 from tests.api.world import World
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "api.md"

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from falcon import testing
 
-from api.app import Service, get_app, routes
+from api.app import Service, get_app
 from api.bodies import Identity, NotFinite
+from api.endpoints import routes
 from api.resources import depth as depth_resource
 from api.settings import SETTINGS_VARIABLE
 from mpengine.config import ConfigError, encode
