@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from shm.grid import bucket_of, frame_grid, prices_of
+from shm.grid import bucket_of, frame_grid, ndigits, prices_of
 
 COMBINED_SOURCE_EPS: Final = 1e-4
 COMBINED_ZONE_BOOST: Final = 1.5
@@ -35,6 +35,11 @@ class Grid:
     def prices(self) -> Plane:
         """float64[count], ascending."""
         return prices_of(self.origin, self.count, self.step)
+
+    @property
+    def digits(self) -> int:
+        """Decimals of a price between buckets: two, or as many as the step has. A coin of 0.00001 USD has none in two."""
+        return max(2, ndigits(self.step))
 
     def bucket(self, price: float) -> int:
         """Absolute index of the bucket of a price, inside the grid or not."""

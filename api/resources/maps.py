@@ -157,14 +157,14 @@ class First(Latest):
             ("schema_version", 2),
             ("symbol", symbol),
             ("ts", pair.map.close_ms / 1000),
-            ("src", round(levels.close, 2)),
+            ("src", round(levels.close, picture.grid.digits)),
             ("step", picture.grid.step),
             ("price_min", float(prices[0])),
             ("price_max", float(prices[-1])),
             ("prices", prices),
             *self.arrays(symbol, pair, picture),
-            ("top_long_zones", _shown(levels.long)),
-            ("top_short_zones", _shown(levels.short)),
+            ("top_long_zones", _shown(levels.long, picture.grid.digits)),
+            ("top_short_zones", _shown(levels.short, picture.grid.digits)),
             ("norm", {"method": "p50_p95", "p50": round(picture.p50, 6), "p95": round(picture.p95, 6)}),
         ]
 
@@ -190,7 +190,7 @@ class Second(Latest):
             ("short_levels", _levels(levels.short.pools, floor)),
             ("meta", _meta(levels, floor)),
             ("stats", stats_of(levels)),
-            ("src", round(levels.close, 2)),
+            ("src", round(levels.close, picture.grid.digits)),
             ("step", picture.grid.step),
             ("price_min", float(prices[0])),
             ("price_max", float(prices[-1])),
@@ -416,8 +416,8 @@ def _cut(pair: MapPair, grid: Grid) -> Any:
     return usd_of(pair.map.frame)[:, first : first + grid.count]
 
 
-def _shown(side: SideLevels) -> list[dict[str, Any]]:
-    return [{"price": round(one.price, 2), "strength": round(one.strength, 4), "age_min": one.age_min} for one in side.shown]
+def _shown(side: SideLevels, digits: int) -> list[dict[str, Any]]:
+    return [{"price": round(one.price, digits), "strength": round(one.strength, 4), "age_min": one.age_min} for one in side.shown]
 
 
 def _levels(pools: Sequence[PoolRow], floor: float) -> list[dict[str, Any]]:

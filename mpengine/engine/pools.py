@@ -63,7 +63,7 @@ def find_pools(
         masses = _Masses(
             prices, tape[row], projected[row], by_tier[row], combined.raw.values[row], near_tape[row], near_projection[row]
         )
-        pools = [pool for members in _groups(side, src, radius, masses) if (pool := _pool(side, members, masses)) is not None]
+        pools = [pool for members in _groups(side, src, radius, masses) if (pool := _pool(side, members, masses, grid.digits))]
         # A stable sort: of equally strong ones those found first, which are the nearer ones, stay.
         found.append(sorted(pools, key=lambda pool: -pool.strength)[:MAX_POOLS_PER_SIDE])
     largest = max((pool.strength for side_pools in found for pool in side_pools), default=0.0)
@@ -93,7 +93,7 @@ def _groups(side: PositionSide, src: float, radius: int, masses: _Masses) -> lis
     return groups
 
 
-def _pool(side: PositionSide, members: np.ndarray[tuple[int], np.dtype[np.int64]], masses: _Masses) -> Pool | None:
+def _pool(side: PositionSide, members: np.ndarray[tuple[int], np.dtype[np.int64]], masses: _Masses, digits: int) -> Pool | None:
     """The pool of these buckets, its intensity still the boost alone; None below MIN_POOL_USD."""
     tape, projected, prices = masses.tape[members], masses.projected[members], masses.prices[members]
     tape_usd, projected_usd = ordered_sum(tape), ordered_sum(projected)
@@ -106,7 +106,7 @@ def _pool(side: PositionSide, members: np.ndarray[tuple[int], np.dtype[np.int64]
     source: Source = "combined" if tape_usd > 0.0 and projected_usd > 0.0 else "tape" if tape_usd > 0.0 else "inference"
     return Pool(
         side=side,
-        price=round(ordered_sum((tape + projected) * prices) / usd, 2),
+        price=round(ordered_sum((tape + projected) * prices) / usd, digits),
         price_low=float(prices[0]),
         price_high=float(prices[-1]),
         tape_usd=tape_usd,

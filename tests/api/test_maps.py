@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from mpengine.heatmap import Grid, Mix, combine
 from mpengine.pictures import picture_v1, picture_v2
+from mpengine.schemas import ShownZone
 from shm.records import Coverage
 from tests.api.test_depth import check_shape
 from tests.api.world import NOW_MS, World, get, map_frame, pool_row, side_levels
@@ -182,6 +183,14 @@ def test_coverage_is_that_of_the_frame(world: World) -> None:
         coverage = get(world.app(), route).json["coverage"]
         assert coverage["flags"] == ["gap", "oi_missing"]
         assert coverage["venues"]["hyperliquid"]["liquidations"] == "none"
+
+
+def test_prices_of_a_cheap_coin_keep_the_decimals_of_its_step(world: World) -> None:
+    side = side_levels(shown=[ShownZone(price=0.58749, strength=0.5, age_min=1)])
+    world.add_map(map_frame(NOW_MS, src=0.6012, step=0.001), "XRP", close=0.60149, long=side, short=side)
+    body = get(world.app(), V1 + "?symbol=XRP").json
+    assert (body["src"], body["top_long_zones"][0]["price"], body["top_short_zones"][0]["price"]) == (0.601, 0.587, 0.587)
+    assert get(world.app(), V2 + "?symbol=XRP").json["src"] == 0.601
 
 
 def test_old_sizes_can_be_switched_off(world: World) -> None:

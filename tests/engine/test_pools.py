@@ -163,3 +163,11 @@ def test_of_equal_peaks_the_nearer_one_is_the_middle_of_its_pool() -> None:
     """98,400 and 98,800 are within reach of one another; around the nearer one the pool reaches down to 98,300."""
     long, _ = pools(np.zeros((2, GRID.count)), plane(0, {98_400.0: 1e5, 98_800.0: 1e5, 98_280.0: 5e4, 99_300.0: 5e4}))
     assert [(one.price_low, one.price_high) for one in long] == [(98_400.0, 99_300.0), (98_280.0, 98_280.0)]
+
+
+def test_a_coin_of_a_thousandth_of_a_cent_has_prices_too() -> None:
+    """Two decimals would make every pool one at 0.0, where the tracker takes them for one another."""
+    grid = map_grid(1.23e-05, 1e-08)
+    long, _ = pools(np.zeros((2, grid.count)), plane(0, {1.2e-05: 3e4, 1.201e-05: 1e4, 1.15e-05: 2e4}, grid), grid, 1.23e-05)
+    assert [pool.price for pool in long] == [1.2e-05, 1.15e-05]
+    assert all(pool.price_low <= pool.price <= pool.price_high for pool in long)
