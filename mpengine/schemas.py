@@ -188,7 +188,7 @@ class StreamFeed(Struct, frozen=True, kw_only=True):
 
 class VenueFeed(Struct, frozen=True, kw_only=True):
     """One venue. `liquidations`: sampling of its liquidation feed, or "none". `reasons`: totals since ingest began of what was
-    refused, dropped or missed on the wire, by reason (docs/events.md)."""
+    refused, dropped or missed on the wire, by reason (docs/events.md). `events`: records given out since ingest began, by kind."""
 
     state: FeedState
     last_ms: int | None
@@ -202,6 +202,7 @@ class VenueFeed(Struct, frozen=True, kw_only=True):
     last_error: str | None
     reasons: dict[str, int]
     streams: dict[str, StreamFeed]
+    events: dict[str, int] = {}
 
 
 class FeedsDocument(Struct, frozen=True, kw_only=True):

@@ -158,6 +158,7 @@ def _venue(feed: Feed, wall_ns: int, now_ns: int) -> VenueFeed:
         liquidations=feed.module.sampling,
         last_error=feed.last_error,
         reasons=feed.reasons,
+        events={kind.name.lower(): count for kind in Kind if (count := feed.module.counters.events[kind])},
         streams={stream.name: _stream(feed, plan, stream.name, now_ns) for plan in feed.plans for stream in plan.streams},
     )
 

@@ -16,14 +16,18 @@ from shm.records import Kind, Venue
 Sampling = Literal["largest_1s", "all_500ms", "partial", "batched_1s", "largest_per_side_1s", "none"]
 SAMPLE: Final = 200
 Budget = Literal["weight", "futures_data"]
+NEVER_QUIET: Final = frozenset({"BTC"})
+"""Our symbols that trade and quote without a pause at every venue, whatever the hour (`spec: exchanges`, section 12 judges trades by
+BTC's alone). The silence of any other symbol may be the market's."""
 
 
 @dataclass(frozen=True, slots=True)
 class StreamPlan:
     """One stream of a socket and its watchdog. `warn_s`, `act_s`: silence that is logged, that is acted on; None: never.
 
-    `act`: what is done first; a stream that stays silent after a resubscription gets a new socket. `fast`: a replacement
-    socket counts as ready only when this stream has delivered (make-before-break).
+    `act`: what is done first about a `steady` stream; one that stays silent after a resubscription gets a new connection. Any other
+    is only ever resubscribed. `fast`: a replacement socket counts as ready only when this stream has delivered
+    (make-before-break), unless the old one does not deliver it either.
     """
 
     name: str
@@ -33,6 +37,11 @@ class StreamPlan:
     act_s: float | None
     fast: bool
     act: Literal["reopen", "resubscribe"] = "reopen"
+
+    @property
+    def steady(self) -> bool:
+        """Silence beyond its limits is a fault of the connection or of the venue, never of the market."""
+        return self.symbol is None or self.symbol in NEVER_QUIET
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +126,11 @@ class VenueCounters:
     refused text of each that has one.
 
     `refused` counts what could not be read; what a healthy feed brings as well (duplicates of a rotation) is only in `reasons`.
-    `liquidations`: symbol -> liquidations given out.
+    `events`: records given out, by `Kind`; `liquidations`: symbol -> liquidations given out.
     """
 
     messages: int = 0
-    events: int = 0
+    events: list[int] = field(default_factory=lambda: [0] * (max(Kind) + 1))
     refused: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
     samples: dict[str, str] = field(default_factory=dict)

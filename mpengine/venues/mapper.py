@@ -139,7 +139,7 @@ class Mapper:
 
     def _emit(self, symbol: str, data: bytes) -> None:
         self._events.append(Routed(symbol, data))
-        self.counters.events += 1
+        self.counters.events[data[0]] += 1  # a record begins with its kind
 
     def _emit_liquidation(self, symbol: str, key: Hashable, recv_ns: int, data: bytes) -> None:
         """A liquidation that has not been given out yet; another life of the socket may bring it again."""

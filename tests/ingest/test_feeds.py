@@ -49,11 +49,13 @@ def test_streams_and_venue_carry_their_figures() -> None:
     feed.reconnects, feed.rest_errors, feed.bad_messages, feed.last_error = 3, 4, 1, "oi: TimeoutError"
     feed.module.counters.refuse("not_json")
     feed.module.counters.count("trade_duplicate")
+    feed.module.counters.events[Kind.DEPTH] += 5
     feed.policy.settle(CALL, RestVerdict(RestResult.LIMITED, 30, 700), 10 * SECOND)
     venue = document([feed], WALL + 12 * SECOND, 12 * SECOND).venues["binance"]
     assert (venue.state, venue.connections, venue.reconnects, venue.rest_errors) == ("LIVE", 1, 3, 4)
     assert (venue.parse_errors, venue.used_weight, venue.last_error) == (2, 700, "oi: TimeoutError")
     assert venue.reasons == {"not_json": 1, "trade_duplicate": 1, "too_long": 1}
+    assert venue.events == {"depth": 5}
     assert venue.last_ms == (WALL + 2 * SECOND) // 10**6
     assert venue.rest_paused_until_ms == (WALL + 40 * SECOND) // 10**6
     depth, trades, forced = (venue.streams[name] for name in ("depth", "trades", "forced"))

@@ -39,6 +39,7 @@ def flat(symbol: str, record: Decoded) -> Flat:
 def differences(path: Path, module: VenueModule, venue: Venue) -> list[str]:
     """What a wire case yields other than what it expects."""
     wanted = json.loads(path.with_name(f"{path.stem}.expect.json").read_text(encoding="utf-8"))
+    before = module.counters.events.copy()
     for payload in path.read_bytes().splitlines():
         if path.parent.name == "rest":
             module.receive_rest(RestCall(wanted["call"], wanted["for_symbol"], "", 1), 200, payload, RECV_NS)
@@ -49,6 +50,9 @@ def differences(path: Path, module: VenueModule, venue: Venue) -> list[str]:
     for got, expect in zip(found, wanted["expect"]):
         expect |= {"recv_ts_ns": RECV_NS, "venue": venue}
         wrong += [f"{key}: {got[key]}, expected {value}" for key, value in expect.items() if not _same(got[key], value)]
+    counted = [after - old for old, after in zip(before, module.counters.events)]
+    if counted != [0, *(sum(one["kind"] == kind.name for one in found) for kind in Kind)]:
+        wrong.append(f"counted {counted}")
     if sorted(module.counters.reasons) != sorted(wanted.get("refused", [])):
         wrong.append(f"reasons {module.counters.reasons}")
     return wrong

@@ -53,6 +53,7 @@ def test_wire_case(path: Path) -> None:
     for got, expect in zip(found, wanted["expect"]):
         assert {key: got[key] for key in expect} == expect
         assert got["recv_ts_ns"] == 7 and got["venue"] == Venue.BINANCE
+    assert module.counters.events == [0, *(sum(one["kind"] == kind.name for one in found) for kind in Kind)]
     assert list(module.counters.reasons) == ([wanted["refused"]] if "refused" in wanted else [])
 
 
