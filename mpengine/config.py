@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import ipaddress
 import math
 import stat
 import tomllib
@@ -63,6 +64,7 @@ class ApiSettings(Struct, frozen=True, kw_only=True):
     backlog: Annotated[int, Meta(ge=16, le=65_535)] = 2048
     max_connections: Annotated[int, Meta(ge=10, le=100_000)] = 4096
     request_timeout_s: Seconds = 30.0
+    worker_memory_bytes: Annotated[int, Meta(ge=1 << 26, le=1 << 40)] = 1 << 30
     cache_entries: Annotated[int, Meta(ge=1, le=100_000)] = 500
     cache_bytes: Annotated[int, Meta(ge=1 << 20, le=1 << 34)] = 64 << 20
     cache_body_bytes: Annotated[int, Meta(ge=1 << 10, le=1 << 30)] = 8 << 20
@@ -543,6 +545,10 @@ def _cross_checks(settings: Settings) -> list[str]:
         (settings.capture.frame_bytes <= settings.capture.file_bytes, "capture.frame_bytes: must not be above file_bytes"),
         (settings.capture.file_bytes <= settings.capture.quota_bytes, "capture.file_bytes: must not be above quota_bytes"),
         (settings.api.cache_body_bytes <= settings.api.cache_bytes, "api.cache_body_bytes: must not be above cache_bytes"),
+        (not settings.api.keys or settings.api.behind_proxy or _is_loopback(settings.api.host),
+         "api.keys, api.host: keys on an address that others can reach need TLS in front: set api.behind_proxy = true"),
+        (not settings.api.keys or "*" not in settings.api.cors_origins,
+         'api.cors_origins: "*" is only possible without api.keys'),
         (not simulated or settings.simulator.port != settings.api.port or settings.api.port == 0,
          "simulator.port: must differ from api.port"),
         (abs(settings.engine.tape_weight + settings.engine.projection_weight - 1.0) <= 1e-9,
@@ -550,7 +556,23 @@ def _cross_checks(settings: Settings) -> list[str]:
         (lowest_entropy_bits(MAX_TIER_WEIGHT) < settings.engine.safety_entropy_min_bits,
          f"engine.safety_entropy_min_bits: must be above {lowest_entropy_bits(MAX_TIER_WEIGHT):.4f}, or it could never act"),
     )  # fmt: skip
+    found += [f"api.trusted_proxies: {text} is not a network" for text in settings.api.trusted_proxies if not _is_network(text)]
     return found + [text for holds, text in rules if not holds]
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _is_network(text: str) -> bool:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _symbol_checks(where: str, symbol: SymbolSettings, engine: EngineSettings) -> list[str]:

@@ -61,6 +61,16 @@ class Paths:
         return self.runtime / "admin.lock"
 
     @property
+    def rates(self) -> Path:
+        """What clients have spent, shared by the API workers; written anew by each pool."""
+        return self.runtime / "rates"
+
+    @property
+    def keys(self) -> Path:
+        """API keys, where `api.keys_file` names no other file."""
+        return self.data / "api-keys.json"
+
+    @property
     def instance_lock(self) -> Path:
         return self.data / "supervisor.lock"
 

@@ -111,7 +111,7 @@ def sweep_folder(paths: Paths) -> list[str]:
     """Remove our unlocked files from a runtime folder and the folder itself when it is empty then; names of what went."""
     gone = [path.name for path in files.sweep(paths.runtime)]
     # A board that stays is held by a supervisor: its children still need their settings when they are started again.
-    others = (paths.settings, paths.children, paths.admin_lock, paths.admin_socket)
+    others = (paths.settings, paths.children, paths.rates, paths.admin_lock, paths.admin_socket)
     for path in () if paths.board.exists() else others:
         if path.exists():
             path.unlink()

@@ -97,6 +97,12 @@ def test_both_edges_of_every_number(section: str) -> None:
         ("[supervisor]\nbackoff_first_s = 40\n", "backoff_first_s: must not be above backoff_max_s"),
         ("[simulator]\nenabled = true\nport = 8899\n", "simulator.port: must differ from api.port"),
         ("[symbols]\n", "at least one symbol"),
+        ("[api]\nkeys = true\n", "api.keys, api.host: keys on an address that others can reach"),
+        ('[api]\nkeys = true\nhost = "192.0.2.1"\n', "set api.behind_proxy = true"),
+        ('[api]\nkeys = true\nhost = "example.net"\n', "set api.behind_proxy = true"),
+        ('[api]\nkeys = true\nhost = "::1"\ncors_origins = ["*"]\n', 'api.cors_origins: "*" is only possible without api.keys'),
+        ('[api]\ncors_origins = ["example.net"]\n', "api.cors_origins"),
+        ('[api]\ntrusted_proxies = ["10.0.0.1/8"]\n', "api.trusted_proxies: 10.0.0.1/8 is not a network"),
         ("symbols = 3\n", "symbols: must be a table"),
         ("api = 3\n", "api: must be a table"),
         ("not toml", "not valid TOML"),
@@ -105,6 +111,12 @@ def test_both_edges_of_every_number(section: str) -> None:
 )
 def test_rules_over_settings(text: str, part: str) -> None:
     assert any(part in violation for violation in violations(text))
+
+
+@pytest.mark.covers("T-M7")
+@pytest.mark.parametrize("where", ['host = "127.0.0.1"', 'host = "::1"', 'host = "localhost"', "behind_proxy = true"])
+def test_keys_where_nobody_can_listen_in(where: str) -> None:
+    assert load(f"[api]\nkeys = true\n{where}\n", {}).api.keys
 
 
 def test_the_simulator_changes_only_addresses() -> None:

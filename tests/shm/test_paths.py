@@ -28,8 +28,8 @@ def test_plain_symbols_pass(symbol: str) -> None:
 @pytest.mark.covers("A1-L21")
 def test_every_file_is_in_its_directory_under_a_name_of_its_own() -> None:
     runtime = [PATHS.board, PATHS.settings, PATHS.children, PATHS.feeds, PATHS.events("BTC"), PATHS.events("ETH"),
-               PATHS.http_counters(0), PATHS.http_counters(1), PATHS.admin_socket, PATHS.admin_lock]  # fmt: skip
-    data = [PATHS.instance_lock, PATHS.captures, PATHS.logs]
+               PATHS.http_counters(0), PATHS.http_counters(1), PATHS.admin_socket, PATHS.admin_lock, PATHS.rates]  # fmt: skip
+    data = [PATHS.instance_lock, PATHS.captures, PATHS.logs, PATHS.keys]
     per_symbol = [PATHS.depth, PATHS.candles, PATHS.liquidation, PATHS.liquidations, PATHS.documents, PATHS.checkpoint]
     assert all(path.parent == PATHS.runtime for path in runtime)
     assert all(path.parent == PATHS.data for path in data)
