@@ -273,8 +273,8 @@ def decode(data: bytes) -> Heatmap:
 def _header(data: bytes) -> tuple[Header, int]:
     if len(data) < HEADER.size:
         raise NotMphm(f"a heatmap has {HEADER.size} bytes of header, got {len(data)}")
-    (magic, version, cell, form, pool, size, flags, t0, dt, cols, price0, step, rows, blocks, k, epoch, liq, depth, realised, lo, hi, _,
-     seal) = HEADER.unpack_from(data)  # fmt: skip
+    (magic, version, cell, form, pool, size, flags, t0, dt, cols, price0, step, rows, blocks, k, epoch, liq, depth, events,
+     lo, hi, _, seal) = HEADER.unpack_from(data)  # fmt: skip
     if (magic, version, size) != (MAGIC, VERSION, HEADER.size):
         raise NotMphm(f"{magic!r} version {version} with {size} bytes of header is not known here")
     if len(data) < HEADER.size + ENTRY.size * blocks:
@@ -287,7 +287,7 @@ def _header(data: bytes) -> tuple[Header, int]:
         kinds = CellType(cell), Form(form), Pool(pool)
     except ValueError as error:
         raise NotMphm(f"cells, form or pooling are not known here: {error}") from None
-    known = [None if number == NONE else number for number in (liq, depth, realised)]
+    known = [None if number == NONE else number for number in (liq, depth, events)]
     return Header(*kinds, flags, t0, dt, cols, price0, step, rows, k, epoch, known[0], known[1], known[2], lo, hi), blocks
 
 
