@@ -107,7 +107,7 @@ class Minute(NamedTuple):
 class _Work:
     """Results that one step of a minute leaves for the next."""
 
-    __slots__ = ("combined", "crossed", "events", "grid", "inferences", "minute", "planes", "pools")
+    __slots__ = ("combined", "crossed", "events", "grid", "inferences", "is_whole", "minute", "planes", "pools")
 
     def __init__(self, minute: Minute, step: float, tiers: int, events: int) -> None:
         self.minute, self.events = minute, events
@@ -117,6 +117,7 @@ class _Work:
         self.combined: Combined | None = None
         self.pools: tuple[tuple[Pool, ...], tuple[Pool, ...]] = ((), ())
         self.inferences = 0
+        self.is_whole = False
 
 
 class LiquidationMaps:
@@ -245,6 +246,7 @@ class LiquidationMaps:
         )
         self.tape.arm(minute.close)
         self.zones.arm(minute.close)
+        work.is_whole = True
 
     def _follow_open_interest(self, work: _Work) -> tuple[float, Masses]:
         """Close or open. (USD opened, what was added per side with each bucket once)."""
@@ -272,7 +274,7 @@ class LiquidationMaps:
         work.inferences = 1
         self._outputs.append(
             LogOut("inference", {"event": "opening", **told, "src": minute.src, "opened_usd": opening.opened_usd,
-                                 "long_share": share,
+                                 "long_share": share, "side_usd": [opening.opened_usd * share, opening.opened_usd * (1.0 - share)],
                                  "rows": rows})
         )  # fmt: skip
         return opening.opened_usd, (_once(added[0]), _once(added[1]))
@@ -316,6 +318,8 @@ class LiquidationMaps:
         sums = [ordered_sum(plane) for plane in planes]
         total, oi = sum(sums), minute.oi.total
         coverage = minute.coverage | (Coverage.GRID_SHRUNK if grid.shrunk else Coverage.NONE)
+        if not work.is_whole:  # its maps failed on the way: some of them still are those of the minute before
+            coverage |= Coverage.PARTIAL
         venues = minute.venues | self._venues
         for venue in minute.oi.by_venue:
             venues |= venue.bit
@@ -371,10 +375,11 @@ class LiquidationMaps:
         self._outputs += [
             LogOut("cycles", {
                 "event": "minute", "minute": minute.number, "src": minute.src, "close": minute.close, "events": work.events,
-                "inferences": work.inferences, "crossed_usd": work.crossed.sum(axis=1).tolist(),
+                "inferences": work.inferences, "crossed_usd": row_sums(work.crossed).tolist(),
                 "pools": [len(p) for p in work.pools],
                 "zones": list(self.zones.active), "tape_usd": list(self.tape.usd),
                 "projected_usd": [ordered_sum(one.totals) for one in self.projection.maps],
+                "evicted": sum(one.evicted for one in (*self.tape.sides, *self.projection.maps, *self.projection.ledger)),
             }),
             LogOut("plot_feed", {
                 "event": "minute", "minute": minute.number, "open": minute.open, "high": minute.high, "low": minute.low,

@@ -154,9 +154,14 @@ def test_a_failing_step_is_told_once_with_its_traceback_and_stops_nothing(
     )
     assert len(bars(outputs)) == 2  # the candle was there before the maps
     assert any(out.document is DocumentId.STATUS for out in outputs if isinstance(out, DocumentOut))
+    # A minute whose maps failed on the way is not shown as a whole one.
+    assert [Coverage.PARTIAL in out.frame.coverage for out in maps_of(outputs)] == {
+        "maps": [True, True], "calibrator": [False, False], "publish": []
+    }[name]  # fmt: skip
     monkeypatch.undo()
     one.on_batch(minute(3, 88_070.0))
-    assert len(maps_of(one.outputs())) == 1
+    (healed,) = maps_of(one.outputs())
+    assert Coverage.PARTIAL not in healed.frame.coverage and levels_of(healed).coverage == int(healed.frame.coverage)
     other.on_batch(minute(0, 88_000.0, 3000.0))
     assert other.counters["errors"] == 0
 
@@ -331,6 +336,24 @@ def test_a_clock_that_is_set_back_keeps_what_was_learnt() -> None:
     assert one.counters["clock_set_back"] == 1
     assert one._maps.calibrator.weights == pytest.approx(weights, abs=1e-5)
     assert len(maps_of(one.outputs())) >= 3
+
+
+def test_openings_closings_and_evictions_are_told() -> None:
+    """Section 20: what the log of the projection holds, so that a person can follow each bucket."""
+    one = core()
+    one.on_batch(minute(0, 88_000.0) + minute(1, 88_050.0))
+    one._maps.tape.sides[0].evicted = 2
+    one._maps.projection.ledger[1].evicted = 3
+    one.on_batch(minute(2, 88_000.0 * 0.9))
+    outputs = one.outputs()
+    opening, closing = logs_of(outputs, "inference")
+    assert (opening["event"], opening["delta_base"], opening["previous_base"]) == ("opening", 50.0, 88_000.0)
+    assert (opening["venues"], opening["opened_usd"], opening["long_share"]) == (["binance"], 5_000_000.0, 0.65)
+    assert opening["side_usd"] == [pytest.approx(3_250_000.0), pytest.approx(1_750_000.0)]
+    assert {row["tier"]: row["usd"] for row in opening["rows"] if row["side"] == "long"}[25] == pytest.approx(695_080.97, abs=0.01)
+    assert (closing["event"], closing["fraction"]) == ("closing", pytest.approx(8850.0 / 88_050.0))
+    told = [row["evicted"] for row in logs_of(outputs, "cycles") if row["event"] == "minute"]
+    assert told == [0, 0, 5]
 
 
 def test_a_thin_book_and_ten_minute_metrics() -> None:
