@@ -10,7 +10,7 @@ import math
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, NamedTuple, TypeGuard
+from typing import Any, Final, NamedTuple, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +19,6 @@ from mpengine.engine.buckets import Floats, Keys, bucket_prices, column_sums, or
 from mpengine.engine.inference import DECAY_PER_MINUTE, SIDES, reached
 from mpengine.engine.leverage import TierLadder
 from mpengine.engine.log_records import LogOut
-from shm.grid import price_of
-from shm.records import PositionSide
 
 MAX_ZONE_AGE_MIN: Final = 240
 MIN_ZONE_WEIGHT: Final = 0.05
@@ -49,25 +47,6 @@ SOURCES: Final = ("", "inference", "tape", "combined")
 LETTERS: Final = ("L", "S")
 
 Masses = tuple[tuple[Keys, Floats], ...]
-SourceName = Literal["inference", "tape", "combined"]
-
-
-class ZoneRecord(NamedTuple):
-    """A zone as it is at the end of a minute. USD decay with the weight; the contributions add up to it."""
-
-    id: str
-    side: PositionSide
-    price: float
-    weight: float
-    projected_usd: float
-    tape_usd: float
-    source: SourceName
-    tier_contributions: tuple[float, ...]
-    tape_contribution: float
-    created_ns: int
-    last_reinforced_ns: int
-    reinforcement_count: int
-    armed: bool
 
 
 def reinforced(weight: float, contribution: float) -> float:
@@ -353,23 +332,6 @@ class Zones:
             }
             for side, one in zip(SIDES, self._sides)
         }  # fmt: skip
-
-    def records(self) -> list[ZoneRecord]:
-        """Every zone: long before short, ascending."""
-        table = self.table()
-        return [
-            ZoneRecord(
-                id=zone_id(side, bucket, created), side=SIDES[side], price=price_of(bucket, self._step), weight=weight,
-                projected_usd=projected, tape_usd=tape, source=SOURCES[source], tier_contributions=tuple(tiers),  # type: ignore[arg-type]
-                tape_contribution=part, created_ns=(created + 1) * MINUTE_NS, last_reinforced_ns=(last + 1) * MINUTE_NS,
-                reinforcement_count=count, armed=armed,
-            )
-            for side, bucket, created, weight, projected, tape, source, tiers, part, last, count, armed in zip(
-                table["side"], table["bucket"], table["created"], table["weight"], table["projected_usd"], table["tape_usd"],
-                table["source"], np.concatenate([one.tiers for one in self._sides]).tolist(), table["tape_part"], table["last"],
-                table["count"], table["armed"],
-            )
-        ]  # fmt: skip
 
     def table(self, digits: int | None = None) -> dict[str, npt.NDArray[Any]]:
         """Every zone as columns, a copy: long before short, ascending. Tiers are sparse: value `tier_value[i]` of tier

@@ -13,6 +13,7 @@ from mpengine.config import load
 from mpengine.engine.leverage import TierLadder, make_ladder
 from mpengine.engine.zones import MINUTE_NS, Zones
 from tests.engine.plain_zones import PlainZones
+from tests.engine.zone_rows import rows_of
 
 SETTINGS = load("", {})
 STEPS = {"BTC": 20.0, "ETH": 1.0, "SOL": 0.1}
@@ -72,13 +73,14 @@ class Market:
         return self.rng.permutation(keys)
 
 
-def rows_of(zones: Zones, ladder: TierLadder) -> list[tuple[Any, ...]]:
+def found_rows(zones: Zones, ladder: TierLadder) -> list[tuple[Any, ...]]:
     return [
         (
             zone.id, zone.source, zone.created_ns, zone.last_reinforced_ns, zone.reinforcement_count, zone.armed,
-            zone.weight, zone.projected_usd, zone.tape_usd, zone.tape_contribution, *zone.tier_contributions,
+            zone.weight, zone.projected_usd, zone.tape_usd, zone.tape_contribution,
+            *(zone.tier_contributions.get(name, 0.0) for name in ladder.names),
         )
-        for zone in zones.records()
+        for zone in rows_of(zones)
     ]  # fmt: skip
 
 
@@ -100,7 +102,7 @@ def test_zones_are_those_of_the_specification(seed: int, market: tuple[str, floa
     one = Market(seed, *market)
     for _ in range(30):
         one.go_on()
-        found, wanted = rows_of(one.zones, one.ladder), rows_of_plain(one.plain, one.ladder)
+        found, wanted = found_rows(one.zones, one.ladder), rows_of_plain(one.plain, one.ladder)
         assert [row[:6] for row in found] == [row[:6] for row in wanted]
         if found:
             assert np.array([row[6:] for row in found]) == pytest.approx(np.array([row[6:] for row in wanted]), rel=1e-9, abs=1e-9)
