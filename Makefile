@@ -5,7 +5,7 @@ JOBS ?= 2
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test style types stress bench coverage pins clean
+.PHONY: demo test style types stress bench coverage pins golden clean
 
 demo: $(READY)  ## the whole tree on the built-in exchange; Ctrl-C ends it
 	@exec $(BIN)/mpengine demo
@@ -36,6 +36,9 @@ coverage: $(READY)  ## line and branch coverage of the test run
 pins: $(READY)  ## what is installed beyond the pins (should print nothing)
 	@$(BIN)/python -m pip freeze --all --exclude-editable | grep -v '^pip==' | sort -f > .venv/installed
 	@grep -hE '^[A-Za-z].*==' requirements.txt requirements-dev.txt | sort -f | diff - .venv/installed || true
+
+golden: $(READY)  ## write the golden bodies and the examples of /openapi.json anew; review the diff
+	$(BIN)/python -m tests.api.golden
 
 clean:
 	rm -rf .venv .demo build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -104,13 +104,11 @@ class Integer:
     def read(self, text: str | None) -> int | None:
         if text is None:
             return self.default
-        if not _INTEGER.fullmatch(text):
-            raise invalid(self.name, "an integer")
-        value = int(text)
-        if self.clamp:
+        value = int(text) if _INTEGER.fullmatch(text) else None
+        if value is not None and self.clamp:
             return min(max(value, self.low), self.high)
-        if not self.low <= value <= self.high:
-            raise invalid(self.name, f"from {self.low} to {self.high}")
+        if value is None or not self.low <= value <= self.high:
+            raise invalid(self.name, f"an integer from {self.low} to {self.high}")
         return value
 
 
@@ -127,11 +125,10 @@ class Number:
         if text is None:
             return None
         value = float(text) if _NUMBER.fullmatch(text) else math.nan
-        if not math.isfinite(value):
-            raise invalid(self.name, "a finite number")
-        if not self.above < value <= self.high and not (self.inclusive and value == self.above):
+        inside = self.above < value <= self.high or (self.inclusive and value == self.above)
+        if not (inside and math.isfinite(value)):
             limit = "" if math.isinf(self.high) else f" and at most {self.high:g}"
-            raise invalid(self.name, f"{'at least' if self.inclusive else 'above'} {self.above:g}{limit}")
+            raise invalid(self.name, f"a finite number {'at least' if self.inclusive else 'above'} {self.above:g}{limit}")
         return value
 
 
