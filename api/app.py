@@ -23,13 +23,14 @@ from api.cache import Builder, Cache
 from api.clock import Clock
 from api.context import Context, Lifetime
 from api.depth import DepthFrames
-from api.endpoints import routes
+from api.endpoints import ENDPOINTS, routes
 from api.feeds import Feeds
 from api.health import Health
-from api.hooks import NOSNIFF, REQUEST_ID, Around, Counts, access, install_errors, request_ids
+from api.hooks import BEGAN_NS, NOSNIFF, REQUEST_ID, Around, access, install_errors, request_ids
 from api.liquidations import LiquidationRows
 from api.maps import MapFrames
 from api.media import JsonHandler
+from api.metrics import Lane, Meter, lane_count
 from api.oi import OpenInterest
 from api.resources.data import target_of
 from api.settings import read_settings, settings_path
@@ -58,17 +59,18 @@ class Service:
     def __init__(self, context: Context) -> None:
         self.settings = context.settings
         self.context = context
-        self.counts = Counts()
+        self.meter = context.meter
         self.on_turn: OnTurn = lambda _totals, _levels: None
         self.on_stop: Callable[[], None] = lambda: None
         self._cache = context.cache
         self._clock = context.clock
         self._health = Health(context)
         self._ids = request_ids()
+        self._lane = Lane(context.settings.paths, self.meter, lane_count(context.settings.api.workers))
         self._falcon = self._build_falcon()
 
     def _build_falcon(self) -> falcon.asgi.App[Any, Any]:
-        app = falcon.asgi.App(middleware=[Around(self.counts, self._ids)])
+        app = falcon.asgi.App(middleware=[Around(self.meter, self._ids)])
         app.req_options.strip_url_path_trailing_slash = True
         app.resp_options.media_handlers[falcon.MEDIA_JSON] = JsonHandler()
         install_errors(app)
@@ -80,7 +82,7 @@ class Service:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
         if kind == "http":
-            self.counts.requests += 1
+            scope[BEGAN_NS] = self.meter.now_ns()
             if scope["method"] in ("GET", "HEAD") and await self._known(scope, send):
                 return
             await self._falcon(scope, receive, send)
@@ -97,11 +99,13 @@ class Service:
         """
         # PERF: this is the path of nearly every request of a busy worker: one lookup, a few words of shared memory, the filling
         # of the holes. Measured by bench/api.py.
+        began_ns = self.meter.now_ns()
         made = self._hit(target, headers)
         if made is None:
             return None
-        self.counts.requests += 1
-        return wire(made, [*more, NOSNIFF, (REQUEST_ID, next(self._ids))], body=not head)
+        segments = wire(made, [*more, NOSNIFF, (REQUEST_ID, next(self._ids))], body=not head)
+        self.meter.hit(target, made.status, began_ns)
+        return segments
 
     def _hit(self, target: bytes, headers: Headers) -> Response | None:
         answer = self._cache.hit(target)
@@ -116,9 +120,11 @@ class Service:
 
     async def _known(self, scope: Scope, send: Send) -> bool:
         """The same under any other ASGI server: answer from the cache if it has exactly this request."""
-        made = self._hit(target_of(scope), scope["headers"])
+        target = target_of(scope)
+        made = self._hit(target, scope["headers"])
         if made is None:
             return False
+        self.meter.hit(target, made.status, scope[BEGAN_NS])
         headers = [*made.headers, NOSNIFF, (REQUEST_ID, next(self._ids))]
         await send({"type": "http.response.start", "status": made.status, "headers": headers})
         chunks = [] if scope["method"] == "HEAD" else made.chunks
@@ -131,8 +137,7 @@ class Service:
 
     def refused(self, status: int) -> None:
         """The connection has answered by itself: too large, too many."""
-        self.counts.requests += 1
-        self.counts.add(status)
+        self.meter.answered(None, status)
         access.info("(refused by the connection) %s", status)
 
     def drain(self) -> None:
@@ -143,39 +148,49 @@ class Service:
         """Once a second: look for replaced files, tell the board."""
         self.context.sources.check()
         self._health.look()
-        counts, cache, sources = self.counts, self._cache, self.context.sources
+        self.tell()
+
+    def tell(self) -> None:
+        """Publish what this worker has counted: to its counter file and its board row."""
+        cache, sources = self._cache, self.context.sources
+        retries, laps = sources.retries(), sources.lapped()
+        self._lane.publish((cache.hits, cache.misses, retries, laps), (len(cache), cache.size))
+        requests, client_errors, server_errors = self.meter.statuses()
         totals = {
-            Word.HTTP_REQUESTS: counts.requests,
-            Word.HTTP_4XX: counts.client_errors,
-            Word.HTTP_5XX: counts.server_errors,
+            Word.HTTP_REQUESTS: requests,
+            Word.HTTP_4XX: client_errors,
+            Word.HTTP_5XX: server_errors,
             Word.CACHE_HITS: cache.hits,
             Word.CACHE_MISSES: cache.misses,
-            Word.DIGEST_RETRIES: sources.retries(),
-            Word.LAPPED_READS: sources.lapped(),
+            Word.DIGEST_RETRIES: retries,
+            Word.LAPPED_READS: laps,
+            Word.SENDS_CONFLATED: self.meter.push.conflated,
         }
         self.on_turn(totals, {Word.CACHE_ENTRIES: len(cache), Word.CACHE_BYTES: cache.size})
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
         # A turn that fails must not end a start: a failing lifespan stops the whole pool.
-        self._safe_turn()
+        self._safely(self.turn)
         turns = asyncio.create_task(self._turns())
         await send({"type": "lifespan.startup.complete"})
         await receive()
         turns.cancel()
+        self._safely(self.tell)  # what was counted since the last turn, the answers of the drain among it
         self.context.builder.close()
         self.context.sources.close()
+        self._lane.close()
         self.on_stop()
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _turns(self) -> None:
         while True:
             await asyncio.sleep(TURN_S)
-            self._safe_turn()
+            self._safely(self.turn)
 
-    def _safe_turn(self) -> None:
+    def _safely(self, step: Callable[[], None]) -> None:
         try:
-            self.turn()
+            step()
         except Exception:  # the next turn may go well; the log tells each kind once per 10 s
             log.exception("a turn failed")
 
@@ -205,6 +220,7 @@ def create_app(settings: Settings, sources: Sources | None = None, clock: Clock 
             clock=clock,
             lifetime=Lifetime(clock.wall_ns()),
             build=metadata.version("mpengine"),
+            meter=Meter(((one.paths, one.cost.name.lower()) for one in ENDPOINTS), clock.monotonic_ns),
         )
     )
 

@@ -13,6 +13,7 @@ from api.depth import DepthFrames
 from api.feeds import Feeds
 from api.liquidations import LiquidationRows
 from api.maps import MapFrames
+from api.metrics import Meter
 from api.oi import OpenInterest
 from api.sources import Sources
 from mpengine.config import Settings
@@ -29,8 +30,8 @@ class Lifetime:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Settings, files, what is kept decoded by symbol, feeds, cache, builder, clock, lifetime and version of one
-    worker."""
+    """Settings, files, what is kept decoded by symbol, feeds, cache, builder, clock, lifetime, version and
+    counts of one worker."""
 
     settings: Settings
     sources: Sources
@@ -47,3 +48,4 @@ class Context:
     clock: Clock
     lifetime: Lifetime
     build: str
+    meter: Meter

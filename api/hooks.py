@@ -9,36 +9,22 @@ import itertools
 import logging
 import secrets
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, Final
 
 import falcon
 from falcon.asgi import Request, Response
 
 from api.errors import ALLOWED_METHODS, NO_STORE, ApiError, internal, invalid_query, method_not_allowed, not_found
+from api.metrics import Meter
 
 METHODS: Final = frozenset(ALLOWED_METHODS.split(", "))
 NOSNIFF: Final = (b"x-content-type-options", b"nosniff")
 REQUEST_ID: Final = b"x-request-id"
+BEGAN_NS: Final = "mpengine.began_ns"
+"""Key of the scope: when the request came, as `Meter.now_ns` gives it."""
 
 access = logging.getLogger("api.access")
 log = logging.getLogger("api.errors")
-
-
-@dataclass(slots=True)
-class Counts:
-    """Answers of this process so far, those of the cache included."""
-
-    requests: int = 0
-    client_errors: int = 0
-    server_errors: int = 0
-
-    def add(self, status: int) -> None:
-        """An answer that was an error, or not."""
-        if status >= 500:
-            self.server_errors += 1
-        elif status >= 400:
-            self.client_errors += 1
 
 
 def request_ids() -> Iterator[bytes]:
@@ -50,8 +36,8 @@ def request_ids() -> Iterator[bytes]:
 class Around:
     """Falcon middleware."""
 
-    def __init__(self, counts: Counts, ids: Iterator[bytes]) -> None:
-        self._counts = counts
+    def __init__(self, meter: Meter, ids: Iterator[bytes]) -> None:
+        self._meter = meter
         self._ids = ids
 
     async def process_resource(self, req: Request, resp: Response, _resource: object, _params: dict[str, Any]) -> None:
@@ -76,7 +62,7 @@ class Around:
         if resp.get_header("Cache-Control") is None:
             resp.set_header("Cache-Control", NO_STORE)
         status = resp.status_code
-        self._counts.add(status)
+        self._meter.answered(req.uri_template or req.path, status, req.scope.get(BEGAN_NS))
         level = logging.INFO if status >= 400 else logging.DEBUG
         # The template of the route, never what the caller wrote.
         access.log(level, "%s %s %s %s", req.method, req.uri_template or "(no route)", status, request_id)
