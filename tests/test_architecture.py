@@ -15,7 +15,7 @@ ALLOWED = {
     "shm": (),
     "mpengine": ("shm",),
     "api": (
-        "shm", "mpengine.schemas", "mpengine.config", "mpengine.heatmap", "mpengine.pictures", "mpengine.cells",
+        "shm", "mpengine.schemas", "mpengine.config", "mpengine.heatmap", "mpengine.keys", "mpengine.pictures", "mpengine.cells",
         "mpengine.wire_formats", "mpengine.mphm", "mpengine.contract",
     ),
     "supervisor": ("shm", "mpengine.config"),
