@@ -38,7 +38,7 @@ from mpengine.engine.storage import (
 from mpengine.idle import Idle
 from mpengine.schemas import encode as encode_document
 from shm import doorbell
-from shm.atomic_file import write_atomic
+from shm.atomic_file import remove_leftovers, write_atomic
 from shm.board_words import Role, Word, resync_word
 from shm.event_ring import Batch, BatchFlag, EventReader
 from shm.layout import event_ring_spec
@@ -89,6 +89,7 @@ class EngineProcess:
         self._saves = SaveThread(self._paths.symbol_dir(symbol))
         self._logs = LogFiles(self._paths.symbol_dir(symbol) / "logs", symbol)
         self._publisher = Publisher(self._paths, symbol, aside=self._set_aside)
+        self._clear_leftovers()
         self._sources: dict[int, tuple[int, int]] = {}
         self._skipped = 0
         self._applied = 0
@@ -105,6 +106,16 @@ class EngineProcess:
         self._unsaved = False
 
     # start -------------------------------------------------------------------------------------------------------------
+
+    def _clear_leftovers(self) -> None:
+        """What a process that was killed while it saved left half-written; the locks of the rings say that nobody else saves."""
+        folder = self._paths.symbol_dir(self._symbol)
+        for path in (self._paths.checkpoint(self._symbol), *(folder / name(self._symbol) for name in (weights_name, zones_name))):
+            try:
+                for left in remove_leftovers(path):
+                    log.info("half-written %s removed", left.name)
+            except OSError:
+                log.exception("files half-written for %s not removed", path.name)
 
     def _open_ring(self) -> EventReader:
         """Attach to the event ring at the place of the checkpoint; without a matching one the events before are a gap."""

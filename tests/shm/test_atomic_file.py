@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from shm.atomic_file import write_atomic
+from shm.atomic_file import remove_leftovers, write_atomic
 
 
 def test_replaces_the_file_with_its_mode(tmp_path: Path) -> None:
@@ -60,3 +60,15 @@ def test_failure_at_any_step_keeps_the_old_file_and_no_temporary(
 def test_missing_directory_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         write_atomic(tmp_path / "no" / "state.json", b"x")
+
+
+def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    write_atomic(path, b"whole")
+    left = [tmp_path / ".state.json.tmp-1", tmp_path / ".state.json.tmp-2"]
+    others = [tmp_path / ".state.tmp-1", tmp_path / "state.json.bad-7", tmp_path / ".other.json.tmp-1"]
+    for one in (*left, *others):
+        one.write_bytes(b"half")
+    assert sorted(remove_leftovers(path)) == left
+    assert sorted(tmp_path.iterdir()) == sorted((path, *others))
+    assert path.read_bytes() == b"whole"
