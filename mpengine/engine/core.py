@@ -26,6 +26,7 @@ from mpengine.engine.book import SECOND, Book, read_diff
 from mpengine.engine.canary import Canaries
 from mpengine.engine.candles import MINUTE_NS, MinuteBar
 from mpengine.engine.depth_frames import SLOT_NS, DepthFrames
+from mpengine.engine.door import Refused, check_bucket, check_positive, check_price
 from mpengine.engine.ladder import BadLevels, LevelBlock
 from mpengine.engine.liquidation_maps import LiquidationMaps, MapOut, Minute, SaveOut
 from mpengine.engine.liquidations import REFERENCE_MARK_NS, BadEvent, Event, LiquidationOut, Liquidations
@@ -34,7 +35,6 @@ from mpengine.engine.log_records import LogOut
 from mpengine.engine.open_interest import OiMinute, OpenInterest
 from mpengine.engine.prices import MARK_FRESH_NS, Prices
 from mpengine.engine.wire_book import WireBook
-from mpengine.engine.zones import MAX_BUCKET
 from mpengine.schemas import BookDocument, ErrorRow, RatioValue, StatusDocument, encode
 from shm.frames import Frame
 from shm.records import (
@@ -59,8 +59,6 @@ RECOVERED_NS: Final = 3600 * SECOND
 MAX_ERRORS: Final = 32
 BEHIND_NS: Final = 60 * SECOND
 BEHIND_FOR_NS: Final = 5 * SECOND
-LARGEST: Final = 1e18
-"""No quantity, rate or price of any market is larger. Beyond it products and sums of a minute would overflow."""
 
 _COUNTERS: Final = (
     "events", "clocks", "trades", "depth", "snapshots", "marks", "open_interest", "open_interest_shown", "liquidations",
@@ -107,10 +105,6 @@ class ErrorOut(NamedTuple):
 
 
 Output = FrameOut | CandleOut | LiquidationOut | DocumentOut | ClockOut | MapOut | SaveOut | LogOut | ErrorOut
-
-
-class Refused(ValueError):
-    """An event that must not enter the state; the text is its fixed reason."""
 
 
 class SymbolCore:
@@ -215,7 +209,7 @@ class SymbolCore:
     def _on_trade(self, body: bytes, offset: int) -> None:
         _, venue, side, _, _, venue_ns, _, _, _, price, qty, _ = EVENT.unpack_from(body, offset)
         self._check_price(price)
-        self._check_positive(qty)
+        check_positive(qty)
         self.counters["trades"] += 1
         self._count_late(venue_ns)
         self._bar.on_trade(Venue(venue), TakerSide(side), price * qty)
@@ -262,7 +256,7 @@ class SymbolCore:
 
     def _on_open_interest(self, body: bytes, offset: int) -> None:
         _, venue, _, flags, _, venue_ns, _, _, _, _, qty, _ = EVENT.unpack_from(body, offset)
-        self._check_positive(qty)
+        check_positive(qty)
         if flags & EventFlag.DISPLAY:
             self.counters["open_interest_shown"] += 1
             self._oi.on_shown(Venue(venue), qty, self.now_ns, venue_ns)
@@ -278,9 +272,9 @@ class SymbolCore:
 
     def _on_liquidation(self, body: bytes, offset: int) -> None:
         _, venue, side, flags, _, venue_ns, recv_ns, _, _, price, qty, average = EVENT.unpack_from(body, offset)
-        self._check_positive(qty)
-        self._check_bucket(price)
-        self._check_bucket(average)
+        check_positive(qty)
+        check_bucket(price, self._one.step)
+        check_bucket(average, self._one.step)
         event = Event(Venue(venue), PositionSide(side), flags, venue_ns, recv_ns, price, qty, average)
         if self._liquidations.repeats(event, self.now_ns):
             self.counters["liquidations_repeated"] += 1
@@ -315,13 +309,13 @@ class SymbolCore:
 
     def _on_ratio(self, body: bytes, offset: int) -> None:
         _, _, which, _, _, venue_ns, _, _, _, ratio, _, _ = EVENT.unpack_from(body, offset)
-        self._check_positive(ratio)
+        check_positive(ratio)
         self.counters["ratios"] += 1
         self._ratios[RatioKind(which)] = RatioValue(value=ratio, venue_ns=venue_ns)
 
     def _on_instrument(self, body: bytes, offset: int) -> None:
         _, venue, _, _, _, _, _, _, _, tick, _, _ = EVENT.unpack_from(body, offset)
-        self._check_positive(tick)
+        check_positive(tick)
         self.counters["instruments"] += 1
         book = self.books.get(Venue(venue))
         if book is not None:
@@ -350,24 +344,8 @@ class SymbolCore:
             self._book_changed()
 
     def _check_price(self, price: float) -> None:
-        """Above 0, on the grid and within `price_reject_pct` of a fresh mark. Raises Refused."""
-        self._check_positive(price)
-        self._check_bucket(price)
         mark = self._prices.recent_mark(self.now_ns)
-        if mark is None:
-            return
-        if abs(price - mark.value) > self._settings.engine.price_reject_pct * mark.value:
-            raise Refused("price far from mark")
-
-    def _check_bucket(self, price: float) -> None:
-        """A price whose bucket has a number that maps can hold; without any mark nothing else keeps one out. Raises Refused."""
-        if price > MAX_BUCKET * self._one.step:
-            raise Refused("price beyond any grid")
-
-    @staticmethod
-    def _check_positive(value: float) -> None:
-        if not 0.0 < value <= LARGEST:  # never true of NaN
-            raise Refused("not above 0, or beyond any market")
+        check_price(price, self._one.step, None if mark is None else mark.value, self._settings.engine.price_reject_pct)
 
     def _count_late(self, venue_ns: int) -> None:
         # An event belongs to the minute that is open in engine time; a venue time of an earlier minute is only counted.
