@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mpengine.brackets import Bracket
-from mpengine.engine.buckets import Floats, column_sums, ordered_sum
+from mpengine.engine.buckets import Floats, column_sums, ordered_sum, row_sums
 from mpengine.engine.estimators import HIT_BUCKET_TOLERANCE
 from mpengine.engine.inference import SIDES
 from mpengine.engine.leverage import TierLadder, liquidation_prices, margin_rates
@@ -347,7 +347,7 @@ def responsibilities(distance: Floats, enabled: npt.NDArray[np.bool_], tau: floa
     """softmax(-distance / tau) over the enabled tiers, float64[n, tiers]; each row sums to 1, a disabled tier has exactly 0."""
     exponent = np.where(enabled, -distance / tau, -np.inf)
     shares = np.exp(exponent - exponent.max(axis=1, keepdims=True))
-    normal: Floats = shares / shares.sum(axis=1, keepdims=True)
+    normal: Floats = shares / row_sums(shares)[:, None]
     return normal
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mpengine.brackets import Bracket
+from mpengine.engine.buckets import ordered_sum
 from shm.records import PositionSide
 
 MAX_TIER_WEIGHT: Final = 0.35
@@ -56,9 +57,10 @@ def make_ladder(raw: Mapping[str, float], disabled: Collection[int]) -> TierLadd
     tiers = tuple(sorted(int(name) for name in raw))
     enabled = np.array([tier not in disabled for tier in tiers])
     weights = np.array([raw[str(tier)] for tier in tiers], np.float64) * enabled
-    if not weights.sum() > 0.0:
+    total = ordered_sum(weights)
+    if not total > 0.0:
         raise ValueError("no enabled tier has a weight")
-    ladder = TierLadder(tiers, np.array(tiers, np.float64), enabled, weights / weights.sum())
+    ladder = TierLadder(tiers, np.array(tiers, np.float64), enabled, weights / total)
     for array in (ladder.leverage, ladder.enabled, ladder.defaults):
         array.setflags(write=False)
     return ladder
@@ -76,7 +78,7 @@ def enforce(ladder: TierLadder, weights: npt.ArrayLike) -> Weights:
     if given.shape != ladder.leverage.shape or not np.isfinite(given).all() or (given < 0.0).any():
         raise ValueError("weights must be one finite number >= 0 per tier")
     kept = np.where(ladder.enabled, given, 0.0)
-    total = kept.sum()
+    total = ordered_sum(kept)
     if not SMALLEST_SUM < total < math.inf:
         return ladder.defaults.copy()
     scaled: Weights = kept / total
@@ -95,13 +97,13 @@ def allowed(ladder: TierLadder, weights: npt.ArrayLike) -> Weights:
 
 def _lift(weights: Weights, middle: npt.NDArray[np.bool_], others: npt.NDArray[np.bool_]) -> Weights:
     """At least MIN_MASS_MID on `middle`, taken from `others` in proportion."""
-    mass = weights[middle].sum()
+    mass = ordered_sum(weights[middle])
     if not middle.any() or not others.any() or mass >= MIN_MASS_MID:
         return weights
     lifted = weights.copy()
     # Shares first: a factor to a mass near the smallest number would be infinite.
     lifted[middle] = weights[middle] / mass * MIN_MASS_MID if mass > 0.0 else MIN_MASS_MID / middle.sum()
-    lifted[others] = weights[others] * ((1.0 - MIN_MASS_MID) / weights[others].sum())
+    lifted[others] = weights[others] * ((1.0 - MIN_MASS_MID) / ordered_sum(weights[others]))
     return lifted
 
 
@@ -116,7 +118,7 @@ def fill_water(weights: Weights, enabled: npt.NDArray[np.bool_], cap: float) -> 
         filled[capped] = cap
         free = enabled & ~capped
         rest = 1.0 - cap * float(capped.sum())
-        mass = filled[free].sum()
+        mass = ordered_sum(filled[free])
         filled[free] = filled[free] / mass * rest if mass > 0.0 else rest / max(1, int(free.sum()))
     return filled
 
@@ -124,7 +126,7 @@ def fill_water(weights: Weights, enabled: npt.NDArray[np.bool_], cap: float) -> 
 def entropy_bits(weights: Weights) -> float:
     """-sum w log2 w over the positive weights: bits; at most log2 of their number."""
     positive = weights[weights > 0.0]
-    return float(-(positive * np.log2(positive)).sum()) + 0.0
+    return -ordered_sum(positive * np.log2(positive)) + 0.0
 
 
 def lowest_entropy_bits(cap: float) -> float:

@@ -89,6 +89,16 @@ def test_nothing_usable_is_the_defaults_and_bad_weights_are_refused() -> None:
             enforce(one, bad)
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_weights_are_divided_by_their_sum_in_index_order(seed: int) -> None:
+    """Section 1.4: another order, as of a vector unit, gives other last digits, and a replay elsewhere other frames."""
+    one, total = ladder("BTC", "[engine]\ndisabled_tiers = []\n[symbols.BTC]\n"), 0.0
+    raw = np.random.default_rng(seed).random(11)
+    for weight in raw.tolist():
+        total += weight
+    assert enforce(one, raw).tolist() == [weight / total for weight in raw.tolist()]
+
+
 def test_the_mid_mass_floor_lifts_and_takes_in_proportion() -> None:
     one = ladder("BTC")
     heavy = np.array([0, 0, 0, 0, 0.3, 0.3, 0.2, 0.2, 0, 0, 0])
