@@ -53,7 +53,7 @@ from shm.records import (
     Venue,
 )
 
-STATE_SCHEMA: Final = 4
+STATE_SCHEMA: Final = 5
 MID_STALE_NS: Final = 60 * SECOND
 RECOVERED_NS: Final = 3600 * SECOND
 MAX_ERRORS: Final = 32

@@ -135,6 +135,7 @@ class LiquidationMaps:
         "_venue_ns",
         "_venues",
         "_weights_since_ns",
+        "_zones_faded_to",
         "calibrator",
         "projection",
         "takers",
@@ -172,6 +173,7 @@ class LiquidationMaps:
         self._weights_since_ns: int | None = None
         self._saved_updates = 0
         self._venues = self._venue_ns = 0
+        self._zones_faded_to: int | None = None  # minute that zones of a file stand at until a minute is rolled
 
     def outputs(self) -> list[MapOut | SaveOut | LogOut]:
         """Drains what is to be published, written and logged, in order."""
@@ -233,9 +235,10 @@ class LiquidationMaps:
         minute = work.minute
         events, logs = self.tape.roll(minute.minutes, minute.number, minute.low, minute.high)
         self._outputs += logs
-        self._outputs += self.zones.age(
-            minutes=minute.minutes, minute=minute.number, src=minute.src, high=minute.high, low=minute.low
-        )
+        minutes = minute.minutes
+        if self._zones_faded_to is not None:  # the first minute since the start, however late it came
+            minutes, self._zones_faded_to = max(minutes, minute.number - self._zones_faded_to), None
+        self._outputs += self.zones.age(minutes=minutes, minute=minute.number, src=minute.src, high=minute.high, low=minute.low)
         self.projection.decay(minute.minutes)
         work.crossed, logs = self.projection.sweep(minute.low, minute.high)
         self._outputs += logs
@@ -431,12 +434,13 @@ class LiquidationMaps:
         if zones is not None:
             try:
                 told += self.zones.load_file(dict(zones), self._symbol, minute)
+                self._zones_faded_to = minute - 1  # as if that minute had been rolled: `minute` is the open one
             except (ValueError, TypeError, LookupError, ArithmeticError) as error:
                 told.append(f"zones file not used: {error}")
         return told
 
     _PARTS = ("calibrator", "projection", "takers", "tape", "tracker", "zones")
-    _PLAIN = ("_saved_updates", "_venue_ns", "_venues", "_weights_since_ns")
+    _PLAIN = ("_saved_updates", "_venue_ns", "_venues", "_weights_since_ns", "_zones_faded_to")
 
     def state_of(self) -> dict[str, Any]:
         """Everything needed to go on from here."""

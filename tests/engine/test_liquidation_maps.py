@@ -310,6 +310,27 @@ def test_files_of_an_earlier_run_are_used_where_there_is_no_checkpoint() -> None
     assert sum(again._maps.zones.active) > 0
 
 
+@pytest.mark.parametrize("wait", [0, 90])
+def test_zones_of_a_file_fade_until_the_first_minute_however_late_it_comes(wait: int) -> None:
+    """A venue that answers nobody for hours after a start: what is shown then is as old as it is."""
+    one = core()
+    one.on_batch(minute(0, 88_000.0) + minute(1, 88_500.0))
+    weight, zones = one._maps.zones.weight[0], one.files()[0].encoded()
+    again = core()
+    again.load_files(None, msgspec.json.decode(zones), T0 + 120 * SECOND)  # minute 2 is open
+    if wait:
+        saved = msgspec.msgpack.decode(msgspec.msgpack.encode(again.state_of()))
+        again = core()
+        again.restore(saved)
+    first = 2 + wait
+    again.on_batch(mark(60 * first + 1, 100_000.0) + clock(60 * first + 60))
+    levels = levels_of(maps_of(again.outputs())[-1])
+    assert levels.zones.weight_long == pytest.approx(weight * 0.995 ** (1 + wait), rel=0.03)
+    again.on_batch(mark(60 * first + 61, 100_000.0) + clock(60 * first + 120))
+    after = levels_of(maps_of(again.outputs())[-1])
+    assert after.zones.weight_long == pytest.approx(levels.zones.weight_long * 0.995, rel=0.03)
+
+
 @pytest.mark.parametrize("weights", [{}, {"schema_version": 99}, {"weights": "x"}, {"symbol": "ETH", "schema_version": 3}])
 @pytest.mark.parametrize("zones", [{}, {"schema_version": 1, "symbol": "BTC", "step": 20.0}, {"symbol": "ETH"}])
 def test_files_that_cannot_be_used_are_told_and_change_nothing(weights: dict[str, Any], zones: dict[str, Any]) -> None:
