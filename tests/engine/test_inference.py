@@ -180,6 +180,31 @@ def test_floors_of_sides_and_contributions() -> None:
     assert column_sums(one.ledger[0].values)[4] == pytest.approx(901.0)  # the ledger has no floor
 
 
+def test_just_enough_is_enough() -> None:
+    """A side of 100 USD is projected, a tier's part of 100 USD is added, a bucket of 100 USD and a ledger's dollar stay."""
+    one, zeros = projection(), [0.0] * (len(LADDER.tiers) - 1)
+    added, _ = one.open(opening(usd=125.0, share=0.8, weights=np.array([1.0, *zeros])), MMR)
+    assert added[0].usd.sum() == 100.0 and added[1].keys.size == 0
+    assert one.opened_usd == [100.0, 0.0]
+    one.maps[1].add([7, 8], [[100.0, *zeros], [334.0, *zeros]])
+    one.ledger[1].add([7, 9], [[1.0, *zeros], [0.9, *zeros]])
+    one.decay(0)
+    assert one.maps[1].keys.tolist() == [7, 8] and one.ledger[1].keys.tolist() == [7]
+    one.maps[1].values[1, 0] = 1000.0 / 3.0
+    one.sweep(1.0, 160.0)
+    assert (one.maps[1].keys.tolist(), one.maps[1].values[0, 0]) == ([8], pytest.approx(100.0))
+    assert is_opening(6.9, 138_000.0) and not is_opening(0.0, 0.0)
+
+
+def test_the_ledger_is_split_over_the_venues_like_the_map() -> None:
+    one = projection()
+    one.open(opening(split={Venue.BINANCE: 0.75, Venue.BYBIT: 0.25}), MMR)
+    five = LADDER.tiers.index(5)
+    keys = [round(100_000 * 0.8 / (1.0 - rate) / 20) for rate in (0.004, 0.005)]
+    found = dict(zip(one.ledger[0].keys.tolist(), one.ledger[0].values[:, five].tolist()))
+    assert [found[key] for key in keys] == pytest.approx([0.75 * 3_250_000.0, 0.25 * 3_250_000.0])
+
+
 def test_a_side_is_split_over_the_venues_at_their_own_rates() -> None:
     one = projection()
     split = split_of({Venue.BINANCE: 60.0, Venue.BYBIT: 40.0}, Venue.BINANCE)
@@ -223,8 +248,22 @@ def test_takers_of_the_minute_that_ended() -> None:
     takers.on_minute(13, 0.0, 5.0)
     assert takers.buy_share(13) == 0.10
     assert Takers().buy_share(5) == 0.5
+    tenth = Takers()
+    tenth.on_minute(1, 0.6, 0.4)  # of one dollar
+    for at in range(2, 12):
+        tenth.on_minute(at, 0.0, 0.0)
+        assert tenth.buy_share(at) == (0.6 if at <= 10 else 0.5)
+    tenth.on_minute(12, 0.7, 0.3)
+    assert (tenth.buy_share(11), tenth.buy_share(12)) == (0.5, 0.7)  # a minute says nothing of those before it
+    skipped = Takers()  # minutes that were not rolled are missing, and as long ago as they are
+    skipped.on_minute(1, 0.6, 0.4)
+    skipped.on_minute(10, 0.0, 0.0)
+    assert skipped.buy_share(10) == 0.6
+    skipped.on_minute(11, 0.0, 0.0)
+    assert skipped.buy_share(11) == 0.5
     assert takers.buy_share(40) == 0.5  # all of it is older than ten minutes
     again = Takers()
+    again.on_minute(3, 1.0, 0.0)
     again.restore(takers.state_of())
     assert again.state_of() == takers.state_of()
 

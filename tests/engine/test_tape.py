@@ -23,12 +23,12 @@ def test_an_event_survives_its_own_minute_and_is_consumed_when_the_price_comes_b
     """The vector of section 9; regression story 16."""
     one = Tape(1.0)
     assert one.on_event(LONG, 100.0, 5000.0) == 100
-    assert minute(one, 0, 99.5, 100.6, 100.2) == [5000.0]
+    assert minute(one, 40, 99.5, 100.6, 100.2) == [5000.0]
     assert one.sides[0].armed.tolist() == [False]
-    assert minute(one, 1, 100.1, 101.6, 101.5) == [4975.0]
+    assert minute(one, 41, 100.1, 101.6, 101.5) == [4975.0]
     assert one.sides[0].armed.tolist() == [True]
-    assert minute(one, 2, 100.8, 101.6, 101.5) == [4950.125]
-    _, logs = one.roll(1, 3, 99.9, 101.0)
+    assert minute(one, 42, 100.8, 101.6, 101.5) == [4950.125]
+    _, logs = one.roll(1, 43, 99.9, 101.0)
     assert len(one.sides[0].keys) == 0
     assert logs[0].record == {"event": "swept", "side": "long", "bucket": 100, "usd": pytest.approx(4925.374375), "minutes": 3}
 
@@ -67,6 +67,16 @@ def test_long_gaps_decay_at_once_and_crumbs_go() -> None:
     assert minute(one, 120, 101.0, 102.0, 101.5, minutes=120) == pytest.approx([1000.0 * 0.995**120])
     assert (one.events, one.total_usd) == (2, [1001.5, 0.0])
     assert one.usd == (pytest.approx(1000.0 * 0.995**120), 0.0)
+
+
+def test_a_dollar_stays_and_a_bucket_that_is_hardly_a_step_away_is_not_armed() -> None:
+    one = Tape(1.0)
+    one.on_event(LONG, 90.0, 1.0)
+    one.on_event(LONG, 80.0, 0.9)
+    assert minute(one, 7, 99.0, 101.0, 90.999) == [0.9, 1.0]  # what came in a minute is not judged in it
+    assert one.sides[0].armed.tolist() == [True, False]
+    assert minute(one, 8, 99.0, 101.0, 91.0, minutes=0) == [1.0]
+    assert one.sides[0].armed.tolist() == [True]
 
 
 def test_the_smallest_buckets_leave_a_full_tape() -> None:
