@@ -2,7 +2,8 @@
 
 One `SocketKeeper` per plan; what happens to one of them touches no other. A connection is lost when the peer or the network ends
 it, when a probe stays unanswered, or when the watchdog asks for it (`reopen`). A rotation opens the successor first and closes the
-old connection only when the new one delivers (make-before-break). Every try takes its turn at the venue's gate.
+old connection only when the new one delivers what the old one does (make-before-break). Every try takes its turn at the venue's
+gate.
 
 What the venue module wants to say goes through one outbox per connection, in order, behind the texts of the plan: it is filled
 after the opening, after each message and whenever `send_pending` is called (each clock interval).
@@ -24,9 +25,9 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 
 from mpengine.config import IngestSettings
 from mpengine.ingest.backoff import reconnect_delay_s, rotation_s
-from mpengine.ingest.feeds import HANDSHAKES_REFUSED, RESUBSCRIBED, Feed, Life
+from mpengine.ingest.feeds import HANDSHAKES_REFUSED, REPLACED, RESUBSCRIBED, Feed, Life
 from mpengine.ingest.intake import Intake
-from mpengine.ingest.watchdog import SocketWatch
+from mpengine.ingest.watchdog import Efforts, SocketWatch
 from mpengine.venues.base import HANDSHAKE, RestResult, SocketPlan
 from shm.board_words import Word
 
@@ -108,6 +109,7 @@ class SocketKeeper:
         self._rng = rng
         self._number = 0
         self._attempt = 0
+        self._efforts = Efforts(settings.watchdog_scale)
         self._current: _Open | None = None
         self._lives: dict[str, _Open] = {}
         self._rotate_now = asyncio.Event()
@@ -143,17 +145,26 @@ class SocketKeeper:
         """Replace the current connection as soon as a successor delivers."""
         self._rotate_now.set()
 
+    def replace(self) -> None:
+        """As `rotate`, because of a stream that is silent; does nothing while there is no connection."""
+        if self._current is not None:
+            self.feed.did(REPLACED)
+            self.rotate()
+
     def send_pending(self) -> None:
         """Send what the venue module wants to say on the plan's connections, as soon as they take it."""
         for opened in list(self._lives.values()):
             self._fill(opened)
 
-    def resubscribe(self, stream: str) -> bool:
-        """Take a stream anew on the plan's connections; False where none is open. Where the venue lets no more requests
-        through, the connection is rotated instead: a new one brings the stream as well."""
+    def resubscribe(self, stream: str, *, must: bool = True) -> bool:
+        """Take a stream anew on the plan's connections; False where none is open.
+
+        Where the venue lets no more requests through, the connection is rotated instead: a new one brings the stream as well.
+        Not so without `must`: then the stream is left as it is.
+        """
         lives = list(self._lives.values())
         for opened in lives:
-            if not self._intake.resubscribe(self.feed, opened.life, stream):
+            if not self._intake.resubscribe(self.feed, opened.life, stream) and must:
                 log.warning("%s %s: no request is left for %s: a new connection", self.feed.name, opened.life.name, stream)
                 self.rotate()
             self._fill(opened)
@@ -207,7 +218,7 @@ class SocketKeeper:
             self._note_failure(name, f"no connection: {_text(error)}")
             return None
         now_ns = time.monotonic_ns()
-        life = Life(name, self.plan, now_ns, SocketWatch(self.plan, now_ns, self._settings.watchdog_scale))
+        life = Life(name, self.plan, now_ns, SocketWatch(self.plan, now_ns, self._settings.watchdog_scale, self._efforts))
         self._intake.opened(self.feed, life, time.time_ns())
         log.info("%s %s: open", self.feed.name, name)
         opened = _Open(life, socket)
@@ -387,15 +398,27 @@ class SocketKeeper:
 
     async def _wait_until_ready(self, new: _Open, old: _Open) -> bool:
         """True as soon as each fast stream has delivered on the new connection, where there is none, as soon as anything came;
-        False when one of the two ends, or in time."""
+        False when one of the two ends.
+
+        A symbol that rests would put the rotation off until the venue ends the old connection, with a hole for all. So in time a
+        successor is ready as well when it says something and lacks nothing that the old one delivered meanwhile.
+        """
         deadline = time.monotonic() + READY_TIMEOUT_S
-        fast = [stream.name for stream in self.plan.streams if stream.fast]
-        while not (new.reader.done() or old.reader.done()) and time.monotonic() < deadline:
-            stats = self.feed.module.stats(new.life.name)
-            if new.life.seen_ns is not None and all(name in stats and stats[name].messages for name in fast):
+        begun = self._delivered(old)
+        while not (new.reader.done() or old.reader.done()):
+            delivers = self._delivered(new)
+            if new.life.seen_ns is not None and all(delivers.values()):
                 return True
+            if time.monotonic() >= deadline:
+                lacking = [name for name, count in self._delivered(old).items() if count > begun[name] and not delivers[name]]
+                return new.life.seen_ns is not None and not lacking
             await asyncio.wait({new.reader, old.reader}, timeout=READY_LOOK_S, return_when=asyncio.FIRST_COMPLETED)
         return False
+
+    def _delivered(self, opened: _Open) -> dict[str, int]:
+        """Messages of each fast stream on a connection."""
+        stats = self.feed.module.stats(opened.life.name)
+        return {one.name: stats[one.name].messages if one.name in stats else 0 for one in self.plan.streams if one.fast}
 
 
 async def _close(opened: _Open) -> None:

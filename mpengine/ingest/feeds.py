@@ -16,6 +16,7 @@ from shm.records import Kind
 MILLION = 1_000_000
 TOO_LONG: Final = "too_long"
 RESUBSCRIBED: Final = "resubscribed"
+REPLACED: Final = "replaced"
 NOT_SHOWN: Final = "liquidations_not_shown"
 HANDSHAKES_REFUSED: Final = "handshakes_refused"
 

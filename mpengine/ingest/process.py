@@ -325,14 +325,18 @@ class Ingest:
         from mpengine.ingest.watchdog import Action
 
         name, stream, silent_s = keeper.feed.name, finding.stream, finding.silent_s
+        level = logging.WARNING if finding.steady else logging.INFO
         match finding.action:
             case Action.WARN:
-                log.warning("%s %s: silent for %.1f s", name, stream, silent_s)
+                log.log(level, "%s %s: silent for %.1f s", name, stream, silent_s)
             case Action.RECOVERED:
                 log.info("%s %s: delivers again after %.1f s", name, stream, silent_s)
             case Action.RESUBSCRIBE:
-                log.warning("%s %s: silent for %.1f s: subscribed anew", name, stream, silent_s)
-                keeper.resubscribe(stream)
+                log.log(level, "%s %s: silent for %.1f s: subscribed anew", name, stream, silent_s)
+                keeper.resubscribe(stream, must=finding.steady)
+            case Action.REPLACE:
+                log.log(level, "%s %s: silent for %.1f s: a successor is opened", name, stream, silent_s)
+                keeper.replace()
             case Action.REOPEN:
                 keeper.reopen(f"{stream} silent for {silent_s:.1f} s")
             case Action.WRONG_ROUTE:

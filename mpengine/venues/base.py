@@ -17,8 +17,8 @@ Sampling = Literal["largest_1s", "all_500ms", "partial", "batched_1s", "largest_
 SAMPLE: Final = 200
 Budget = Literal["weight", "futures_data"]
 NEVER_QUIET: Final = frozenset({"BTC"})
-"""Our symbols that trade and quote without a pause at every venue, whatever the hour (`spec: exchanges`, section 12 judges trades by
-BTC's alone). The silence of any other symbol may be the market's."""
+"""Our symbols that trade and quote without a pause at every venue, whatever the hour: `spec: exchanges`, section 12, judges trades
+by BTC's alone. The silence of any other symbol may be the market's."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,7 @@ from shm.records import (
 STREAMS_PER_SOCKET: Final = 190  # three sockets with 571x2 streams dropped six times in 21 min: stay under 200
 PROBE_ID: Final = 9
 PROBE: Final = f'{{"method":"LIST_SUBSCRIPTIONS","id":{PROBE_ID}}}'
+REQUEST_ID: Final = 10
 SNAPSHOT_LIMIT: Final = 1000
 RECENT_DIFFS: Final = 256  # 25 s of 100 ms diffs: longer than two lives of a socket overlap
 RECENT_TRADES: Final = 100_000  # ids further back are a venue that began anew, or end the reign of one absurd id
@@ -152,6 +153,13 @@ class Binance(Mapper):
             return None
         return RestCall("depth", symbol, f"/fapi/v1/depth?symbol={quote(self._names[symbol])}&limit={SNAPSHOT_LIMIT}", 20)
 
+    def resubscribe(self, connection: str, stream: str, recv_ns: int) -> bool:
+        """Unsubscribe and subscribe a stream: two of the ten messages that the venue takes in a second."""
+        if connection in self._texts:
+            requests = [{"method": method, "params": [stream], "id": REQUEST_ID} for method in ("UNSUBSCRIBE", "SUBSCRIBE")]
+            self._texts[connection] += [orjson.dumps(request).decode() for request in requests]
+        return True
+
     def _symbols(self) -> Iterable[str]:
         return self._names
 
@@ -175,7 +183,7 @@ class Binance(Mapper):
         self._delivered(connection, stream.name, recv_ns, venue_ns)
 
     def _other(self, connection: str, payload: bytes, recv_ns: int) -> None:
-        """Anything that is not a known stream: probe answers pass, the rest is counted."""
+        """Anything that is not a known stream: answers to what we ask pass, the rest is counted."""
         message = orjson.loads(payload)
         if not isinstance(message, dict):
             raise BadRow("not_an_object")
@@ -183,6 +191,8 @@ class Binance(Mapper):
             raise BadRow("unknown_stream")
         if message.get("id") == PROBE_ID and "result" in message:
             self._probes[connection] = recv_ns
+            return
+        if message.get("id") == REQUEST_ID and message.get("result", False) is None:
             return
         raise BadRow("error_reply" if "error" in message else "not_combined")
 

@@ -22,6 +22,7 @@ COINS_PER_SOCKET: Final = 60  # 10 connections and 1,000 subscriptions per addre
 PING: Final = '{"method":"ping"}'
 PING_S: Final = 30.0
 AHEAD_MS: Final = 60_000
+BOOK_DELIVERS_NS: Final = 10 * 10**9  # a book comes every 0.5 s (fast) or 5 s
 META: Final = b'{"type":"meta"}'
 TAKERS: Final = {"B": TakerSide.BUY, "A": TakerSide.SELL}
 
@@ -86,8 +87,11 @@ class Hyperliquid(Mapper):
         return None
 
     def resubscribe(self, connection: str, stream: str, recv_ns: int) -> bool:
-        """Take a stream anew. A book needs none: its next message is whole."""
-        if connection in self._asked and stream not in self._unlisted and not stream.startswith("l2Book:"):
+        """Take a stream anew. A book that delivers needs none: its next message is whole."""
+        if connection not in self._asked or stream in self._unlisted:
+            return True
+        book = self._stats[connection].get(stream) if stream.startswith("l2Book:") else None
+        if book is None or recv_ns - book.last_recv_ns >= BOOK_DELIVERS_NS:
             subscription = self._subscription(stream)
             self._texts[connection] += [_frame(method, subscription) for method in ("unsubscribe", "subscribe")]
         return True

@@ -18,9 +18,11 @@ from websockets.exceptions import ConnectionClosed
 
 from mpengine.ingest import connection as module
 from mpengine.ingest.connection import SocketKeeper, dialler
-from mpengine.venues.base import SocketPlan
+from mpengine.ingest.feeds import REPLACED
+from mpengine.venues.base import SocketPlan, StreamPlan
 from shm.board_words import Word
 from shm.process_shell import open_descriptors
+from shm.records import Kind
 from tests.ingest.rig import DEPTH, TRADES, FakeVenue, Rig, message, plan, run, running, socket_server, until
 
 FAST = {"reconnect_max_s": 0.1}  # the first delay is 1 s; the cap makes every one 0.1 s
@@ -332,6 +334,55 @@ def test_a_successor_that_does_not_deliver_is_given_up(monkeypatch: pytest.Monke
                 exchange.greeting = message(3)  # the next try, after the pause, delivers
                 await until(lambda: ("lost", "public#1", True) in rig.venue.log)
                 assert ("GAP", 0) not in rig.sink.records
+
+    run(main())
+
+
+def test_a_symbol_that_rests_does_not_put_a_rotation_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The venue ends a connection after a day, with a hole in every book: until then its successor must have taken over."""
+    monkeypatch.setattr(module, "READY_TIMEOUT_S", 0.5)
+    resting = StreamPlan("rests", "XYZ", Kind.DEPTH, 5, 30, True)
+
+    async def main() -> None:
+        exchange = Exchange()
+        async with socket_server(exchange) as (_, url):
+            rig = rig_for(url, streams=(DEPTH, resting))
+            keeper = keeper_of(rig)
+            async with running(keeper.run()):
+                await until(lambda: exchange.connections)
+                await exchange.newest.send(message(1, "rests"))  # hours ago, so to speak
+                await exchange.newest.send(message(2))
+                await until(lambda: rig.sink.numbers == [1, 2])
+                keeper.replace()
+                await until(lambda: "public#2" in rig.feed.lives)
+                await exchange.connections[0].send(message(3))
+                await exchange.connections[1].send(message(3))
+                await until(lambda: ("lost", "public#1", True) in rig.venue.log)
+                assert ("GAP", 0) not in rig.sink.records
+                assert rig.feed.reconnects == 0 and rig.feed.reasons == {REPLACED: 1}
+
+    run(main())
+
+
+def test_a_successor_that_lacks_what_the_old_connection_delivers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "READY_TIMEOUT_S", 0.5)
+    other = StreamPlan("other", "XYZ", Kind.DEPTH, 5, 30, True)
+
+    async def main() -> None:
+        exchange = Exchange()
+        async with socket_server(exchange) as (_, url):
+            rig = rig_for(url, streams=(DEPTH, other))
+            keeper = keeper_of(rig)
+            async with running(keeper.run()):
+                await until(lambda: exchange.connections)
+                keeper.rotate()
+                await until(lambda: "public#2" in rig.feed.lives)
+                await exchange.connections[0].send(message(1, "other"))
+                await exchange.connections[1].send(message(2))
+                await until(lambda: ("lost", "public#2", True) in rig.venue.log)
+                assert keeper.life is not None
+                assert keeper.life.name == "public#1"
+                assert "does not deliver" in (rig.feed.last_error or "")
 
     run(main())
 

@@ -18,8 +18,12 @@ from websockets.exceptions import ConnectionClosed
 from mpengine.ingest import connection as module
 from mpengine.ingest.connection import SocketKeeper, dialler
 from mpengine.ingest.feeds import HANDSHAKES_REFUSED, RESUBSCRIBED
-from mpengine.venues.base import ConnectLimit
-from tests.ingest.rig import FakeVenue, Rig, message, plan, run, running, socket_server, until
+from mpengine.ingest.watchdog import Action
+from mpengine.venues.base import ConnectLimit, StreamPlan
+from shm.records import Kind
+from tests.ingest.rig import DEPTH, FakeVenue, Rig, message, plan, run, running, socket_server, until
+
+QUIET = StreamPlan("trades.XYZ", "XYZ", Kind.TRADE, 30, 60, False, "resubscribe")
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -244,6 +248,51 @@ def test_where_no_request_is_left_the_connection_is_replaced() -> None:
                 await until(lambda: ("lost", "public#1", True) in rig.venue.log)
                 assert ("GAP", 0) not in rig.sink.records
                 assert rig.feed.reconnects == 0
+
+    run(main())
+
+
+def test_a_stream_that_may_rest_replaces_no_connection() -> None:
+    async def main() -> None:
+        venue = Venue()
+        async with venue.serve() as (_, url):
+            rig = rig_for(url, budget=0)
+            [keeper] = keepers_of(rig)
+            async with running(keeper.run()):
+                await until(lambda: keeper.life is not None and venue.connections)
+                assert keeper.resubscribe("depth", must=False)
+                await venue.connections[0].send(message(1))
+                await until(lambda: rig.sink.numbers == [1])
+                assert not keeper._rotate_now.is_set()
+                assert len(venue.connections) == 1
+
+    run(main())
+
+
+def test_tries_against_silence_are_remembered_by_the_next_connection() -> None:
+    async def main() -> None:
+        venue = Venue()
+        async with venue.serve() as (_, url):
+            rig = Rig(FakeVenue([plan(url, streams=(DEPTH, QUIET))]), reconnect_max_s=0.1)
+            [keeper] = keepers_of(rig)
+
+            def asked(at_s: float) -> list[Action]:
+                assert keeper.life is not None
+                stats, at_ns = rig.venue.stats(keeper.life.name), keeper.life.opened_ns + int(at_s * 1e9)
+                found = keeper.life.watch.look(stats, at_ns, trades_flow=False)
+                return [one.action for one in found if one.stream == QUIET.name]
+
+            async with running(keeper.run()):
+                await until(lambda: venue.connections and keeper.life is not None)
+                assert asked(50) == [Action.WARN]
+                await venue.connections[0].send(message(1))
+                await until(lambda: rig.sink.numbers == [1])
+                assert [asked(at_s) for at_s in (60, 61, 119)] == [[Action.RESUBSCRIBE], [], []]
+                await venue.connections[0].close()
+                await until(lambda: len(venue.connections) == 2 and keeper.life is not None and keeper.life.name == "public#2")
+                await venue.connections[1].send(message(2))
+                await until(lambda: rig.sink.numbers == [1, 2])
+                assert Action.RESUBSCRIBE not in asked(100), "silent for long enough, but the last try is 100 s old"
 
     run(main())
 

@@ -269,6 +269,23 @@ def test_probe_answers_and_stream_statistics() -> None:
     assert (stats.messages, stats.errors, stats.last_recv_ns, stats.last_venue_ns) == (1, 1, 80, 1791391081874000000)
 
 
+def test_a_stream_is_taken_anew_with_two_requests_whose_answers_are_no_errors() -> None:
+    module = binance()
+    assert module.resubscribe("market#1", "ethusdt@aggTrade", 1) and module.data_to_send("market#1") == [], "it is not open"
+    module.opened("market#1", 1)
+    assert module.resubscribe("market#1", "ethusdt@aggTrade", 2)
+    texts = [orjson.loads(text) for text in module.data_to_send("market#1")]
+    assert [(text["method"], text["params"]) for text in texts] == [
+        ("UNSUBSCRIBE", ["ethusdt@aggTrade"]),
+        ("SUBSCRIBE", ["ethusdt@aggTrade"]),
+    ]
+    number = texts[0]["id"]
+    module.receive("market#1", orjson.dumps({"result": None, "id": number}), 3)
+    assert module.counters.reasons == {} and module.probe_reply("market#1") == 0
+    module.receive("market#1", orjson.dumps({"error": {"code": 2, "msg": "no"}, "id": number}), 4)
+    assert module.counters.reasons == {"error_reply": 1}
+
+
 @pytest.mark.parametrize(
     ("status", "headers", "body", "result", "retry", "weight"),
     [

@@ -113,16 +113,26 @@ def test_a_book_from_the_future_does_not_stop_those_of_now() -> None:
     assert [book(T + year), book(T + minute), book(T)] == [1, 1, 0]
 
 
-def test_a_pong_is_a_probe_reply_and_a_new_book_needs_no_request() -> None:
+def test_a_pong_is_a_probe_reply_and_a_book_that_delivers_needs_no_request() -> None:
     module = hyperliquid()
     module.opened("ws#1", T)
-    teach(module, ["BTC"])
+    teach(module, ["BTC", "ETH"])
     module.data_to_send("ws#1")
     module.receive("ws#1", b'{"channel":"pong"}', T + 3)
     assert module.probe_reply("ws#1") == T + 3
-    assert module.resubscribe("ws#1", "l2Book:BTC", T) and module.data_to_send("ws#1") == []
-    assert module.resubscribe("ws#1", "trades:BTC", T)
-    assert [json.loads(text)["method"] for text in module.data_to_send("ws#1")] == ["unsubscribe", "subscribe"]
+    levels = [[{"px": "84143.0", "sz": "10.2", "n": 36}], [{"px": "84144.0", "sz": "50.6", "n": 18}]]
+    book = {"channel": "l2Book", "data": {"coin": "BTC", "time": T // 10**6, "levels": levels}}
+    module.receive("ws#1", json.dumps(book).encode(), T)
+
+    def said(stream: str, at_ns: int) -> list[tuple[str, str]]:
+        assert module.resubscribe("ws#1", stream, at_ns)
+        texts = [json.loads(text) for text in module.data_to_send("ws#1")]
+        return [(text["method"], text["subscription"]["type"]) for text in texts]
+
+    assert said("l2Book:BTC", T + 10**9) == [], "its next message is whole"
+    assert said("l2Book:BTC", T + 10 * 10**9) == [("unsubscribe", "l2Book"), ("subscribe", "l2Book")], "there is none"
+    assert said("l2Book:ETH", T) == [("unsubscribe", "l2Book"), ("subscribe", "l2Book")], "there was none yet"
+    assert said("trades:BTC", T) == [("unsubscribe", "trades"), ("subscribe", "trades")]
 
 
 def test_a_lost_socket_leaves_gaps() -> None:
