@@ -34,7 +34,6 @@ VERSION: Final = 1
 # lo_usd, hi_usd, zero, digest
 HEADER: Final = struct.Struct("<4sBBBBIIqIIddIHHQQQQff24sQ")
 ENTRY: Final = struct.Struct("<BBHIQQQ")  # id, element, 0, count, offset, bytes, 0
-DIGEST: Final = struct.Struct("<Q")
 ALIGNMENT: Final = 8
 NONE: Final = 2**64 - 1
 """A number of the header that is not there: -1 as u64."""
