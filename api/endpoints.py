@@ -10,7 +10,7 @@ from msgspec import Struct
 from api.context import Context
 from api.endpoint import BINARY, JSON, Cost, Endpoint
 from api.health import Health
-from api.resources import candles, depth, depth_stats, liquidations, maps, oi, zones
+from api.resources import candles, depth, depth_stats, heatmap, liquidations, maps, oi, zones
 from api.resources.data import DataResource
 from api.resources.health import HealthResource, LiveResource, ReadyResource
 from api.resources.service import TimeResource
@@ -80,6 +80,8 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     _data(zones.SUMMARY, "/v3/liq_zones_summary", zones.Summary, contract.ZonesSummary, NOT_READY,
           "How many zones there are, and what happened to them"),
     _data(zones.HEATMAP, "/v3/liq_heatmap", zones.Heatmap, contract.ZonesHeatmap, NOT_READY, "Zones as levels of both sides"),
+    _data(heatmap.ROUTE, "/v4/heatmap", heatmap.Heatmap, contract.Heatmap, {**WINDOW, **NOT_READY, 404: ("no_frame",)},
+          "Liquidation map, order book and realised liquidations on one time-price grid", media=_BOTH, cost=Cost.GRID),
 )  # fmt: skip
 
 
