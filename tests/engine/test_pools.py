@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -66,28 +67,13 @@ def test_only_twenty_of_the_strongest_and_by_usd() -> None:
     assert [pool.notional_usd for pool in kept] == [5000.0 + index * 100 for index in range(74, 54, -1)]
 
 
-def test_a_side_ends_at_the_price_and_small_pools_are_dropped() -> None:
-    projected = plane(0, {100_020.0: 5e5, 100_000.0: 5e5, 99_000.0: 99.0, 98_000.0: 999.0})
+def test_a_side_ends_at_the_price_and_what_is_too_small_is_dropped() -> None:
+    """A bucket of just 100 USD counts, a pool of just 1,000 is one."""
+    projected = plane(0, {100_020.0: 5e5, 100_000.0: 5e5, 99_000.0: 900.0, 99_020.0: 100.0, 97_000.0: 999.0, 97_020.0: 99.0})
     projected += plane(1, {99_980.0: 5e5, 100_000.0: 5e5})
     long, short = pools(np.zeros((2, GRID.count)), projected)
-    assert [pool.price for pool in long] == [pool.price for pool in short] == [100_000.0]
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.integers(0, 2**32))
-def test_no_pool_is_wider_than_twice_the_radius_and_none_shares_a_bucket(seed: int) -> None:
-    """Regression story 24."""
-    rng = np.random.default_rng(seed)
-    projected = rng.exponential(1e5, (2, GRID.count)) * (rng.random((2, GRID.count)) < 0.5)
-    tape = rng.exponential(1e3, (2, GRID.count)) * (rng.random((2, GRID.count)) < 0.1)
-    radius = round(0.005 * SRC / GRID.step)
-    for side in pools(tape, projected):
-        spans = sorted((pool.price_low, pool.price_high) for pool in side)
-        assert all(round((high - low) / GRID.step) <= 2 * radius for low, high in spans)
-        assert all(0.0 <= pool.intensity <= 1.0 and pool.strength > 0.0 for pool in side)
-        for pool in side:
-            assert pool.notional_usd == pytest.approx(pool.tape_usd + pool.projected_usd)
-            assert sum(pool.tier_usd) == pytest.approx(pool.projected_usd)
+    assert [(one.notional_usd, one.bucket_count) for one in long] == [(5e5, 1), (1000.0, 2)]
+    assert [one.price for one in short] == [long[0].price] == [100_000.0]
 
 
 def plain_pools(grid: Grid, src: float, tape: Plane, projected: Plane) -> list[list[tuple[Any, ...]]]:
@@ -122,9 +108,13 @@ def plain_pools(grid: Grid, src: float, tape: Plane, projected: Plane) -> list[l
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(0, 2**32), st.sampled_from([(1000.0, 1.0), (1000.3, 1.0), (1000.0, 20.0), (75.2, 0.1), (2000.4, 1.0)]))
+@given(
+    st.integers(0, 2**32),
+    st.sampled_from([(1000.0, 1.0), (1000.3, 1.0), (1000.0, 20.0), (75.2, 0.1), (2000.4, 1.0), (SRC, 20.0)]),
+)
 def test_pools_are_those_of_the_specification(seed: int, market: tuple[float, float]) -> None:
-    """Whole hundreds of USD, so that there are ties, buckets of just 100 and pools of just 1,000."""
+    """Whole hundreds of USD, so that there are ties, buckets of just 100 and pools of just 1,000. Regression story 24: no pool is
+    wider than twice the radius, none shares a bucket with another."""
     (src, step), rng = market, np.random.default_rng(seed)
     grid, dense = map_grid(src, step), rng.random() ** 2
     tape, projected = (
@@ -132,25 +122,23 @@ def test_pools_are_those_of_the_specification(seed: int, market: tuple[float, fl
         for high, share in ((4, 0.3 * dense), (int(rng.integers(2, 12)), dense))
     )
     found, wanted = pools(tape, projected, grid, src), plain_pools(grid, src, tape, projected)
-    largest = max((one[6] for side in wanted for one in side), default=0.0)
+    largest, radius = max((one[6] for side in wanted for one in side), default=0.0), max(1, round(0.005 * src / step))
     for side, plain in zip(found, wanted):
         assert [pool.notional_usd for pool in side] == sorted((pool.notional_usd for pool in side), reverse=True)
         assert sorted((one.price_low, one.price_high, one.bucket_count, one.source) for one in side) == sorted(
             (one[1], one[2], one[5], one[7]) for one in plain
         )
+        spans = sorted((round(pool.price_low / step), round(pool.price_high / step)) for pool in side)
+        assert all(high - low <= 2 * radius for low, high in spans)
+        assert all(below[1] < above[0] for below, above in pairwise(spans))
         by_place = {(one[1], one[2], one[6] > 0.0): one for one in plain}
         for pool in side:
             one = by_place[pool.price_low, pool.price_high, pool.strength > 0.0]
             assert (pool.price, pool.tape_usd, pool.projected_usd) == (pytest.approx(one[0], abs=0.006), one[3], one[4])
-            assert pool.strength == pytest.approx(one[6])
+            assert pool.notional_usd == pool.tape_usd + pool.projected_usd == pytest.approx(pool.tape_usd + sum(pool.tier_usd))
+            assert pool.strength == pytest.approx(one[6]) and 0.0 <= pool.intensity <= 1.0
             share = (one[6] / largest) ** 0.5 * (1.5 if one[8] else 1.0)
             assert pool.intensity == pytest.approx(min(1.0, share), abs=6e-5)
-
-
-def test_a_bucket_of_just_a_hundred_counts_and_a_pool_of_just_a_thousand_is_one() -> None:
-    projected = plane(0, {99_000.0: 900.0, 99_020.0: 100.0, 97_000.0: 999.0, 97_020.0: 99.0})
-    long, _ = pools(np.zeros((2, GRID.count)), projected)
-    assert [(one.notional_usd, one.bucket_count) for one in long] == [(1000.0, 2)]
 
 
 def test_a_stronger_short_side_dims_the_long_one() -> None:

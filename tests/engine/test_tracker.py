@@ -54,6 +54,10 @@ def test_a_zone_follows_its_pool_and_fades_without() -> None:
     assert strengths(one) == [pytest.approx(0.6 * 0.95), pytest.approx(0.4 * 0.95)]
     feed(one, 3, (95_600.0, 0.5))  # 400 away from 95,200, 360 from 95,240, but only 250 match
     assert len(one.shown(LONG)) == 3
+    two = ZoneTracker()
+    feed(two, 0, (95_000.0, 0.6), (95_300.0, 0.5))
+    feed(two, 1, (95_200.0, 0.4))  # in reach of both: the nearest, not the strongest, takes it
+    assert [(zone["price"], zone["strength"]) for zone in two.shown(LONG)] == [(95_000.0, pytest.approx(0.57)), (95_200.0, 0.4)]
 
 
 def test_zones_leave_when_weak_or_old_and_faded() -> None:
@@ -67,6 +71,13 @@ def test_zones_leave_when_weak_or_old_and_faded() -> None:
     for minute in range(11, 40):
         feed(one, minute)
     assert strengths(one) == []  # 0.02 x 0.95^n is below 0.01
+    two = ZoneTracker()  # old, it stays until it has lost seven tenths of its peak
+    feed(two, 0, (95_000.0, 0.5))
+    for minute in range(1, 20):
+        feed(two, minute, (95_000.0, 0.16))
+    assert strengths(two) == [0.16]
+    feed(two, 20, (95_000.0, 0.14))
+    assert strengths(two) == []
 
 
 def test_an_old_zone_gives_way_to_a_stronger_candidate() -> None:
@@ -80,17 +91,6 @@ def test_an_old_zone_gives_way_to_a_stronger_candidate() -> None:
     feed(again, 0, (95_000.0, 0.30))
     feed(again, 12, (95_000.0, 0.30), (91_000.0, 0.36))
     assert strengths(again) == [0.36]
-
-
-def test_a_restored_tracker_is_one_that_never_stopped() -> None:
-    one = ZoneTracker()
-    feed(one, 0, *FIVE)
-    feed(one, 1, *FIVE[:3])
-    again = ZoneTracker()
-    again.restore(msgspec.msgpack.decode(msgspec.msgpack.encode(one.state_of())))
-    for each in (one, again):
-        feed(each, 12, (96_000.0, 0.6), FIVE[1])
-    assert again.state_of() == one.state_of()
 
 
 def test_minutes_that_are_missing_count_as_minutes_without_the_pool() -> None:
@@ -109,19 +109,21 @@ def test_minutes_that_are_missing_count_as_minutes_without_the_pool() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32))
-def test_few_zones_that_are_strong_enough_and_in_order(seed: int) -> None:
+def test_few_zones_that_are_strong_enough_in_order_and_the_same_over_restarts(seed: int) -> None:
     rng, one, minute = np.random.default_rng(seed), ZoneTracker(), 1000
+    again = ZoneTracker()
     for _ in range(40):
         minute += int(rng.integers(1, 4))
         pairs = [(float(price), float(rng.random() ** 3)) for price in rng.integers(90_000, 100_000, int(rng.integers(0, 12)))]
         feed(one, minute, *pairs)
+        feed(again, minute, *pairs)
         found = strengths(one)
         assert len(found) <= MAX_SHOWN and found == sorted(found, reverse=True)
         assert all(MIN_STRENGTH <= strength <= 1.0 for strength in found)
         assert len(found) >= min(MAX_SHOWN, 1 if any(strength >= MIN_STRENGTH for _, strength in pairs) else 0)
-        again = ZoneTracker()
-        again.restore(msgspec.msgpack.decode(msgspec.msgpack.encode(one.state_of())))
         assert again.state_of() == one.state_of() and again.shown(LONG) == one.shown(LONG)
+        saved, again = msgspec.msgpack.encode(again.state_of()), ZoneTracker()
+        again.restore(msgspec.msgpack.decode(saved))
 
 
 def test_what_is_handed_out_is_a_copy() -> None:
@@ -130,20 +132,3 @@ def test_what_is_handed_out_is_a_copy() -> None:
     shown, state = one.shown(LONG), one.state_of()
     shown[0]["strength"] = state["shown"][0][0][1] = 9.0
     assert strengths(one) == [0.5, 0.4, 0.3, 0.2, 0.1]
-
-
-def test_an_old_zone_stays_until_it_lost_seven_tenths_of_its_peak() -> None:
-    one = ZoneTracker()
-    feed(one, 0, (95_000.0, 0.5))
-    for minute in range(1, 20):
-        feed(one, minute, (95_000.0, 0.16))
-    assert strengths(one) == [0.16]
-    feed(one, 20, (95_000.0, 0.14))
-    assert strengths(one) == []
-
-
-def test_a_candidate_takes_the_nearest_zone() -> None:
-    one = ZoneTracker()
-    feed(one, 0, (95_000.0, 0.6), (95_300.0, 0.5))
-    feed(one, 1, (95_200.0, 0.4))
-    assert [(zone["price"], zone["strength"]) for zone in one.shown(LONG)] == [(95_000.0, pytest.approx(0.57)), (95_200.0, 0.4)]
