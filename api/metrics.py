@@ -48,15 +48,15 @@ log = logging.getLogger("api.metrics")
 class Tally:
     """Answers of one route: how many of each status, how many within each bound, how long all of them took together.
 
-    `whole`, `same`: 200 and 304 of the cache, and `fast`: those within the first bound, are added to the others when they are told.
+    `hits`: what the cache had, `same` of them 304, `slow` of them beyond the first bound (and in `buckets` already).
     """
 
-    __slots__ = ("_buckets", "_codes", "fast", "nanoseconds", "same", "whole")
+    __slots__ = ("_buckets", "_codes", "hits", "nanoseconds", "same", "slow")
 
     def __init__(self) -> None:
         self._codes = dict.fromkeys((*CODES, _OTHER_CODE), 0)
         self._buckets = [0] * (len(BOUNDS_S) + 1)
-        self.whole = self.same = self.fast = self.nanoseconds = 0
+        self.hits = self.same = self.slow = self.nanoseconds = 0
 
     def answer(self, status: int) -> None:
         """Count one; a status that is not in CODES counts as `other`."""
@@ -70,14 +70,14 @@ class Tally:
     def codes(self) -> dict[int, int]:
         """Answers by status, in the order of CODES, `other` (0) last."""
         codes = self._codes.copy()
-        codes[200] += self.whole
+        codes[200] += self.hits - self.same
         codes[304] += self.same
         return codes
 
     def buckets(self) -> list[int]:
         """Answers by the bound they were within, those beyond the last one at the end. Not cumulative."""
         first, *others = self._buckets
-        return [first + self.fast, *others]
+        return [first + self.hits - self.slow, *others]
 
 
 class Meter:
@@ -107,14 +107,13 @@ class Meter:
         # whose hash the cache has just taken. Measured by bench/api.py.
         took = self.now_ns() - began_ns
         tally = self._by_target.get(target) or self._remember(target)
-        if status == 200:
-            tally.whole += 1
-        else:
+        tally.hits += 1
+        if status != 200:
             tally.same += 1
         if took <= _FIRST_NS:
-            tally.fast += 1
             tally.nanoseconds += took
         else:
+            tally.slow += 1
             tally.time(took)
 
     def answered(self, path: str | None, status: int, began_ns: int | None = None) -> None:
@@ -236,7 +235,7 @@ class Lane:
 
 
 class Lanes:
-    """Reads the counter files of all workers. Used by the loop's thread."""
+    """Reads the counter files of all workers, whoever asks."""
 
     def __init__(self, paths: Paths, meter: Meter, lanes: int) -> None:
         self._paths = paths
@@ -244,35 +243,19 @@ class Lanes:
         self._spec = lane_spec(meter.keys)
         self._counters = meter.counters
         self._lanes = lanes
-        self._readers: dict[int, CounterReader] = {}
 
     def totals(self) -> dict[Key, int]:
         """Each figure, summed over the files: counters over all of them, levels over those whose writer lives."""
-        self._look()
         sums = [0] * len(self._keys)
-        for reader in self._readers.values():
-            values = reader.values()
-            upto = len(values) if reader.alive() else self._counters
-            for index in range(upto):
-                sums[index] += values[index]
-        return dict(zip(self._keys, sums))
-
-    def close(self) -> None:
-        """Unmap everything."""
-        while self._readers:
-            self._readers.popitem()[1].close()
-
-    def _look(self) -> None:
         for number in range(self._lanes):
-            known = self._readers.get(number)
-            if known is not None and not known.replaced():
-                continue
             try:
-                self._readers[number] = CounterReader.open(self._paths.http_counters(number), self._spec)
+                with CounterReader.open(self._paths.http_counters(number), self._spec) as reader:
+                    values = reader.values() if reader.alive() else reader.values()[: self._counters]
             except Missing:
-                self._readers.pop(number, None)
+                continue
             except (ShmError, OSError) as error:
                 log.warning("counter file %d cannot be read: %s", number, error)
                 continue
-            if known is not None:
-                known.close()
+            for index, value in enumerate(values):
+                sums[index] += value
+        return dict(zip(self._keys, sums))
