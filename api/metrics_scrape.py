@@ -69,11 +69,12 @@ log = logging.getLogger("api.metrics")
 
 @dataclass(frozen=True, slots=True)
 class SymbolFacts:
-    """What is read of one symbol. `rings`: name -> (frames so far, age in seconds or None); `checkpoint_s`: age of the file."""
+    """What is read of one symbol. `rings`: name -> (frames so far, age in seconds), None where there is nothing; `checkpoint_s`:
+    age of the file."""
 
     name: str
     state: SymbolState
-    rings: dict[str, tuple[int, float | None]]
+    rings: dict[str, tuple[int | None, float | None]]
     status: StatusDocument | None
     status_age_s: float | None
     oi_ages: dict[str, float]
@@ -122,13 +123,16 @@ class Scrape:
         groups += [lambda: self._symbols(symbols), self._service]
         failed = 0
         for group in groups:
-            try:
-                families = list(group())
-            except Exception:  # what can be told of the others is told
-                log.exception("a part of the metrics cannot be told")
-                failed += 1
-                continue
-            for family in families:
+            families = iter(group())
+            while True:
+                try:
+                    family = next(families)
+                except StopIteration:
+                    break
+                except Exception:  # what can be told of the others is told
+                    log.exception("a part of the metrics cannot be told")
+                    failed += 1
+                    break
                 yield family
             await asyncio.sleep(0)
         yield _gauge("scrape_errors", "Parts of this scrape that could not be told", {(): failed})
@@ -231,10 +235,10 @@ class Scrape:
 
     # --- symbols ------------------------------------------------------------------------------------------------------
 
-    def _look(self, name: str, now_ms: int, found: list[SymbolFacts]) -> tuple[()]:
+    def _look(self, name: str, now_ms: int, found: list[SymbolFacts]) -> Iterator[Metric]:
         """One symbol at a time, with a pause for requests behind each; what is told about all of them follows."""
         found.append(self._symbol(name, now_ms))
-        return ()
+        yield from ()
 
     def _symbol(self, name: str, now_ms: int) -> SymbolFacts:
         context = self._context
@@ -337,10 +341,10 @@ def _histogram(totals: Mapping[Key, int]) -> Metric:
     return family
 
 
-def _frames(reader: FrameReader | None, time_field: str, now_ms: int) -> tuple[int, float | None]:
-    """(head, age of the newest frame); an age of None: there is none."""
+def _frames(reader: FrameReader | None, time_field: str, now_ms: int) -> tuple[int | None, float | None]:
+    """(head, age of the newest frame), None where there is no ring and no frame."""
     if reader is None:
-        return 0, None
+        return None, None
     slot = reader.latest()
     if slot is None:
         return reader.head(), None
@@ -348,9 +352,9 @@ def _frames(reader: FrameReader | None, time_field: str, now_ms: int) -> tuple[i
     return reader.head(), _age_s(at_ns // 1_000_000, now_ms)
 
 
-def _records(reader: RecordReader | None, time_field: str, now_ms: int) -> tuple[int, float | None]:
+def _records(reader: RecordReader | None, time_field: str, now_ms: int) -> tuple[int | None, float | None]:
     if reader is None:
-        return 0, None
+        return None, None
     _, rows = reader.latest(1)
     return reader.ring.head(), _age_s(int(rows[-1][time_field]) // 1_000_000, now_ms) if len(rows) else None
 
