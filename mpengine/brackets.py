@@ -20,7 +20,9 @@ import msgspec
 from msgspec import Meta, Struct
 
 BRACKETS_SCHEMA: Final = 1
-MAX_ROWS: Final = 200
+MAX_ROWS: Final = 1000
+"""OKX adds 0.5 % to both rates with each tier behind the first three, down to a leverage of 1 (its announcements of 2022 to 2025):
+200 rows of BTC-USDT, and one more for each further tier that comes first. Steps of 0.1 % would still fit."""
 MAX_BYTES: Final = 16 << 20
 AMOUNT_TOLERANCE_USD: Final = 1.0
 

@@ -35,6 +35,7 @@ SAID: Final = 120
 SWAP: Final = "-SWAP"
 GEO_WORDS: Final = (b"country", b"region", b"location")
 LEVERAGE_ROUNDING: Final = 0.011  # venues print the leverage with two decimals, some cut and some rounded
+RATE_ROUNDING: Final = 1e-4  # and rates in percent with two: 0.0666 beside 15x
 
 Asking = Generator[str, bytes, list[Bracket]]
 
@@ -140,11 +141,15 @@ def _fits(tier: _Tier) -> bool:
 
 
 def _leverage(tier: _Tier) -> float:
-    """The largest leverage without its rounding: of tiers near 1x, several print the same two decimals. Whole ones are exact."""
-    exact = 1.0 / tier.imr
-    if tier.max_leverage.is_integer() or abs(exact - tier.max_leverage) > LEVERAGE_ROUNDING:
-        return tier.max_leverage
-    return round(exact, 6)
+    """The largest leverage without its rounding: of tiers near 1x, several print the same two decimals.
+
+    A whole one is exact if the rate beside it is its rounded inverse (15x, 0.0666); 1.00 beside 0.995 is 1.005 cut short.
+    """
+    exact, printed = 1.0 / tier.imr, tier.max_leverage
+    whole = printed.is_integer() and abs(1.0 / printed - tier.imr) < RATE_ROUNDING
+    if whole or abs(exact - printed) > LEVERAGE_ROUNDING:
+        return printed
+    return max(1.0, round(exact, 6))
 
 
 def _read(number: int, row: Mapping[str, Any], of: Callable[[Mapping[str, Any]], Any]) -> Any:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import math
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mpengine.brackets import Bracket, faults_of
+from mpengine.brackets import MAX_ROWS, Bracket, faults_of
 from mpengine.venues.brackets import ASKING, MAX_PAGES, Refused, Unavailable, refused_status
 from tests.venues.cases import mutated
 
@@ -51,6 +52,48 @@ def test_wire_case(path: Path) -> None:
     for row, (cap, mmr, leverage, amount) in zip(rows, wanted["rows"], strict=True):
         assert (row.cap_usd, row.mmr, row.max_leverage) == (cap, mmr, leverage)
         assert math.isclose(row.amount_usd, amount, abs_tol=0.005)
+
+
+LEAD = [(30_000, 0.004, 0.008), (60_000, 0.005, 0.01), (120_000, 0.0075, 0.015)]
+"""(contracts, maintenance, initial rate) of the first tiers of BTC-USDC until August 2023, as its change was announced."""
+
+
+def announced(lead: list[tuple[int, float, float]], step: float, digits: Callable[[float], float]) -> list[bytes]:
+    """OKX's replies for a table made by the rule of its announcements: each tier adds `step` to both rates, down to 1x."""
+    tiers = list(lead)
+    while (initial := round(tiers[-1][2] + step, 6)) <= 1.0:
+        tiers.append((tiers[-1][0] + lead[-1][0], round(tiers[-1][1] + step, 6), initial))
+    rows = [
+        {
+            "instFamily": "BTC-USDC", "tier": str(at), "minSz": str(tiers[at - 2][0] + 1 if at > 1 else 0), "maxSz": str(size),
+            "mmr": str(mmr), "imr": str(imr), "maxLever": f"{digits(1 / imr):.2f}".rstrip("0").rstrip("."),
+        }
+        for at, (size, mmr, imr) in enumerate(tiers, 1)
+    ]  # fmt: skip
+    contract = {"instId": "BTC-USDC-SWAP", "ctType": "linear", "ctVal": "0.001", "ctMult": "1"}
+    bodies: list[list[dict[str, str]]] = [rows, [contract], [{"instId": "BTC-USDC-SWAP", "markPx": "80000"}]]
+    return [json.dumps({"code": "0", "data": data}).encode() for data in bodies]
+
+
+@pytest.mark.parametrize(
+    "digits", [lambda value: math.floor(value * 100) / 100, lambda value: round(value, 2)], ids=["cut", "rounded"]
+)
+@pytest.mark.parametrize(
+    ("lead", "step", "count"),
+    [(LEAD, 0.005, 200), ([(15_000, 0.003, 0.006), *LEAD], 0.005, 201), (LEAD, 0.0025, 397), (LEAD, 0.001, 988)],
+)
+def test_tables_of_okx_are_as_long_as_its_rule_makes_them(
+    lead: list[tuple[int, float, float]], step: float, count: int, digits: Callable[[float], float]
+) -> None:
+    _, rows = ask("okx", "BTC-USDC-SWAP", announced(lead, step, digits))
+    assert len(rows) == count and not faults_of(rows)
+    assert (rows[0].cap_usd, rows[0].mmr, rows[0].max_leverage) == (lead[0][0] * 80.0, lead[0][1], round(1 / lead[0][2], 6))
+    assert rows[-1].max_leverage == 1.0
+
+
+def test_a_table_without_end_is_refused() -> None:
+    with pytest.raises(Refused, match=f"1 to {MAX_ROWS} rows"):
+        ask("okx", "BTC-USDC-SWAP", announced(LEAD, 0.0005, lambda value: round(value, 2)))
 
 
 def test_mutated_replies_give_sound_rows_or_a_refusal() -> None:
