@@ -326,7 +326,8 @@ class Calibrator:
 
         `mmr`: rates in force by venue; `mmr_estimated`: whose were measured, the others are settings of the moment.
         """
-        weights = [round(weight, WEIGHT_DIGITS) for weight in self._weights.tolist()]
+        # As in a checkpoint: where the guard has acted, the last weights that had enough entropy.
+        weights = [round(weight, WEIGHT_DIGITS) for weight in (self._weights if self._enabled else self._sound).tolist()]
         named: dict[str, Any] = {"symbol": self._symbol} if self._symbol is not None else {}
         return {
             "schema_version": WEIGHTS_SCHEMA, **named, "ladder": list(self._ladder.tiers), "weights": weights,

@@ -416,6 +416,7 @@ def test_a_trip_is_not_persisted_nor_the_weights_it_froze() -> None:
     sound = one.weights.tolist()
     collapse(one, range(5, 60))
     assert not one.calibration_enabled
+    assert one.weights_file(0)["weights"] == [round(weight, 6) for weight in sound]  # a clock that is set back goes on from them
     again = make()
     again.restore(carried(one.state_of()))
     assert again.calibration_enabled and again.weights.tolist() == sound

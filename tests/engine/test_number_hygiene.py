@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mpengine.engine.core import CandleOut, SymbolCore
+from mpengine.config import load
+from mpengine.engine.core import CandleOut, ErrorOut, SymbolCore
 from mpengine.engine.liquidation_maps import MapOut
 from mpengine.schemas import LevelsDocument, ZonesDocument, decode
 from shm.frames import encode
@@ -84,3 +85,16 @@ def test_open_interest_of_a_venue_that_is_only_shown_is_refused() -> None:
     one, outputs = after(b"", open_interest(121, 5_000.0, Venue.HYPERLIQUID))
     assert one.counters["refused"] == 1
     judge(one, outputs)
+
+
+def test_a_step_too_coarse_for_its_coin_makes_no_map_and_says_why() -> None:
+    """Bucket 0 would have a price of 0: sizes of infinity, and a document that nobody can read beside a frame that looks fine."""
+    one = SymbolCore("XRP", load("[symbols.XRP]\nstep = 1.0\ntick = 0.0001\n", {}))
+    for number in range(3):
+        one.on_batch(minute(number, 1e7 + 1e5 * number, 0.4))
+    outputs = one.outputs()
+    assert not [out for out in outputs if isinstance(out, MapOut)]
+    assert len([out for out in outputs if isinstance(out, CandleOut)]) == 3
+    (told,) = [out for out in outputs if isinstance(out, ErrorOut)]
+    assert "the step is too coarse for the price" in told.traceback
+    assert one.status("live").errors[0].count == 3
