@@ -27,6 +27,7 @@ from shm.paths import Paths, check_symbol
 
 SCHEMA_VERSION: Final = 1
 ENV_PREFIX: Final = "MPENGINE_"
+UNIX_PATH_BYTES: Final = 100  # the kernel has 107
 
 Fraction = Annotated[float, Meta(gt=0, le=1)]
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
@@ -556,8 +557,37 @@ def _cross_checks(settings: Settings) -> list[str]:
         (lowest_entropy_bits(MAX_TIER_WEIGHT) < settings.engine.safety_entropy_min_bits,
          f"engine.safety_entropy_min_bits: must be above {lowest_entropy_bits(MAX_TIER_WEIGHT):.4f}, or it could never act"),
     )  # fmt: skip
+    found += _admin_checks(settings)
     found += [f"api.trusted_proxies: {text} is not a network" for text in settings.api.trusted_proxies if not _is_network(text)]
     return found + [text for holds, text in rules if not holds]
+
+
+def admin_address(bind: str) -> Path | tuple[str, int] | None:
+    """Where `api.admin_bind` points: None for the runtime directory's own socket, the path of another Unix socket, or (loopback
+    address, port). Raises ValueError with what it must be."""
+    if not bind:
+        return None
+    if bind.startswith("unix:"):
+        path = bind.removeprefix("unix:")
+        if not path.startswith("/") or len(path.encode()) > UNIX_PATH_BYTES or "\0" in path:
+            raise ValueError(f"unix: must be followed by an absolute path of at most {UNIX_PATH_BYTES} bytes")
+        return Path(path)
+    host, _, port = bind.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not _is_loopback(host) or not (port.isascii() and port.isdecimal()) or not 1 <= int(port) <= 65_535:
+        raise ValueError("must be empty, unix:PATH, or a loopback host:port (metrics are for this machine only)")
+    return "127.0.0.1" if host == "localhost" else host, int(port)
+
+
+def _admin_checks(settings: Settings) -> list[str]:
+    try:
+        address = admin_address(settings.api.admin_bind)
+    except ValueError as error:
+        return [f"api.admin_bind: {error}"]
+    taken = {settings.api.port} | ({settings.simulator.port} if settings.simulator.enabled else set())
+    if isinstance(address, tuple) and address[1] in taken:
+        return ["api.admin_bind: its port must differ from api.port and simulator.port"]
+    return []
 
 
 def _is_loopback(host: str) -> bool:

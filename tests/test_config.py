@@ -119,6 +119,30 @@ def test_keys_where_nobody_can_listen_in(where: str) -> None:
     assert load(f"[api]\nkeys = true\n{where}\n", {}).api.keys
 
 
+@pytest.mark.parametrize(
+    ("bind", "address"),
+    [
+        ("", None),
+        ("unix:/run/mpengine/admin.sock", Path("/run/mpengine/admin.sock")),
+        ("127.0.0.1:9464", ("127.0.0.1", 9464)),
+        ("127.8.0.1:1", ("127.8.0.1", 1)),
+        ("[::1]:65535", ("::1", 65535)),
+        ("localhost:9464", ("127.0.0.1", 9464)),
+    ],
+)
+def test_places_of_the_admin_listener(bind: str, address: object) -> None:
+    assert config.admin_address(load(f'[api]\nadmin_bind = "{bind}"\n', {}).api.admin_bind) == address
+
+
+@pytest.mark.parametrize(
+    "bind",
+    ["0.0.0.0:9464", "[::]:9464", "192.0.2.1:9464", "example.net:9464", "127.0.0.1", "9464", ":9464", "127.0.0.1:0", "127.0.0.1:65536",
+     "127.0.0.1:x", "127.0.0.1:8899", "unix:", "unix:admin.sock", "unix:/" + "x" * 100, "/run/admin.sock"],
+)  # fmt: skip
+def test_metrics_are_for_this_machine_only(bind: str) -> None:
+    assert any("api.admin_bind: " in violation for violation in violations(f'[api]\nadmin_bind = "{bind}"\n'))
+
+
 def test_the_simulator_changes_only_addresses() -> None:
     plain, simulated = load("", {}), load("[simulator]\nenabled = true\n", {})
     assert simulated.venues.binance.ws_url == "ws://127.0.0.1:8898/binance"
