@@ -136,8 +136,8 @@ def test_places_of_the_admin_listener(bind: str, address: object) -> None:
 
 @pytest.mark.parametrize(
     "bind",
-    ["0.0.0.0:9464", "[::]:9464", "192.0.2.1:9464", "example.net:9464", "127.0.0.1", "9464", ":9464", "127.0.0.1:0", "127.0.0.1:65536",
-     "127.0.0.1:x", "127.0.0.1:8899", "unix:", "unix:admin.sock", "unix:/" + "x" * 100, "/run/admin.sock"],
+    ["0.0.0.0:9464", "[::]:9464", "192.0.2.1:9464", "example.net:9464", "127.0.0.1", "9464", ":9464", "127.0.0.1:0",
+     "127.0.0.1:65536", "127.0.0.1:x", "127.0.0.1:8899", "unix:", "unix:admin.sock", "unix:/" + "x" * 100, "/run/admin.sock"],
 )  # fmt: skip
 def test_metrics_are_for_this_machine_only(bind: str) -> None:
     assert any("api.admin_bind: " in violation for violation in violations(f'[api]\nadmin_bind = "{bind}"\n'))
