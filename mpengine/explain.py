@@ -196,9 +196,11 @@ def render(found: Explanation) -> str:
         ]
         if len(found.parts) > SHOWN_ROWS:
             lines.append(f"  and {len(found.parts) - SHOWN_ROWS} smaller ones")
-    missing = sum(found.map_projected_usd) - sum(found.projected_usd)
-    if missing > max(1.0, 0.01 * sum(found.map_projected_usd)):
-        lines.append(f"  {missing:,.2f} USD of the map are older than the engine's log")
+    mapped, again = sum(found.map_projected_usd), sum(found.projected_usd)
+    if mapped - again > max(1.0, 0.01 * mapped):
+        lines.append(f"  {mapped - again:,.2f} USD of the map are older than the engine's log")
+    elif again - mapped > max(1.0, 0.01 * again):
+        lines.append(f"  {again - mapped:,.2f} USD of the log are not in the map: it began anew since, without a checkpoint")
     return "\n".join(lines)
 
 

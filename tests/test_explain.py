@@ -84,6 +84,9 @@ def test_what_the_log_does_not_reach_is_said(engine: Path, tmp_path: Path) -> No
     assert "older than the engine's log" not in render(found)
     found.projected_usd = (0.0, 0.0)
     assert "older than the engine's log" in render(found)
+    assert "began anew" not in render(found)
+    found.projected_usd = (2.0 * sum(found.map_projected_usd) + 2.0, 0.0)  # the log is older than the state
+    assert "it began anew since" in render(found) and "older than" not in render(found)
     with pytest.raises(Unexplained, match="reaches from"):
         explain(paths, "BTC", 20.0, 1.0)
 
