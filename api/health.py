@@ -305,6 +305,17 @@ class Health:
         clock = self._context.clock
         self.errors.look(self._context.sources.board.reader, clock.wall_ns(), clock.monotonic_ns())
 
+    def verdict(self) -> dict[str, Any]:
+        """What `/health` says without figures that move by themselves: the status, each venue's, whether a symbol is stale."""
+        now_ms = self._context.clock.wall_ms()
+        states = {name: self.symbol(name, now_ms) for name in self._context.settings.symbols}
+        venues = self.venues(now_ms)
+        return {
+            "status": self.status(states.values(), venues, self.processes()),
+            "exchanges": {name: venue["state"] for name, venue in venues.items()},
+            "symbols": {name: state.stale for name, state in states.items()},
+        }
+
     def report(self) -> dict[str, Any]:
         """Body of `/health`; the old keys first."""
         context = self._context

@@ -37,10 +37,11 @@ class Parameter(Protocol):
         """Value of the text, of its absence for None. Raises ApiError 400."""
 
 
-def parse_query(raw: bytes, known: Iterable[str]) -> Query:
+def parse_query(raw: bytes, known: Iterable[str], long: Iterable[str] = ()) -> Query:
     """Names and values of a query string. Raises ApiError: more than 32, given twice, empty, too long, not UTF-8.
 
     `known`: names that a text may repeat; any other name came from the caller. Parameters that nobody knows are returned too.
+    `long`: names of lists, which only the length of the request line bounds.
     """
     if not raw:
         return {}
@@ -58,7 +59,8 @@ def parse_query(raw: bytes, known: Iterable[str]) -> Query:
             raise repeated(name if name in names else None)
         values[name] = value
     for name, value in values.items():
-        _check_length(name if name in names else "a parameter", value)
+        if name not in long or not value:
+            _check_length(name if name in names else "a parameter", value)
     return values
 
 
@@ -162,6 +164,26 @@ class OptionalChoice:
         return text.lower()
 
 
+@dataclass(frozen=True, slots=True)
+class Names:
+    """A list of names with commas between them, without those that come twice; absent is an empty one."""
+
+    name: str
+
+    def read(self, text: str | None) -> tuple[str, ...]:
+        return () if text is None else tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Any text; absent is None."""
+
+    name: str
+
+    def read(self, text: str | None) -> str | None:
+        return text
+
+
 MINUTES: Final = Integer("minutes", 720, 5, 720, clamp=True)
 STRIDE: Final = Integer("stride", 1, 1, 30, clamp=True)
 RANGE_PCT: Final = Number("range_pct", 0.0, 1.0)
@@ -193,6 +215,18 @@ MAP_HISTORY: Final = (MINUTES, STRIDE)
 ZONES: Final = (SIDE, MIN_LEVERAGE, MAX_LEVERAGE, MIN_WEIGHT)
 ZONES_HEATMAP: Final = (MIN_NOTIONAL, MIN_LEVERAGE, MAX_LEVERAGE, MIN_WEIGHT)
 LIQUIDATIONS: Final = (AFTER, BEFORE, EPOCH, PAGE, SIDE, VENUE, MIN_USD)
+
+
+CHANNELS: Final = Names("channels")
+CELL: Final = Choice("cell", "u8log", ("u8log",))
+RESUME: Final = Text("resume")
+STREAM: Final = (CHANNELS, CELL, RESUME)
+
+
+def read_stream(raw: bytes) -> dict[str, Any]:
+    """Parameters of `/stream` by name. Raises ApiError 400."""
+    query = parse_query(raw, [row.name for row in STREAM], long=(CHANNELS.name, RESUME.name))
+    return {row.name: row.read(query.get(row.name)) for row in STREAM}
 
 
 @dataclass(frozen=True, slots=True)

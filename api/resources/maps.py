@@ -186,9 +186,9 @@ class Second(Latest):
             ("ts", pair.map.close_ms / 1000),
             ("price", levels.src),
             ("range_pct", RANGE_PCT),
-            ("long_levels", _levels(levels.long.pools, floor)),
-            ("short_levels", _levels(levels.short.pools, floor)),
-            ("meta", _meta(levels, floor)),
+            ("long_levels", levels_json(levels.long.pools, floor)),
+            ("short_levels", levels_json(levels.short.pools, floor)),
+            ("meta", meta_json(levels, floor)),
             ("stats", stats_of(levels)),
             ("src", round(levels.close, picture.grid.digits)),
             ("step", picture.grid.step),
@@ -420,7 +420,7 @@ def _shown(side: SideLevels, digits: int) -> list[dict[str, Any]]:
     return [{"price": round(one.price, digits), "strength": round(one.strength, 4), "age_min": one.age_min} for one in side.shown]
 
 
-def _levels(pools: Sequence[PoolRow], floor: float) -> list[dict[str, Any]]:
+def levels_json(pools: Sequence[PoolRow], floor: float = 0.0) -> list[dict[str, Any]]:
     """Pools with at least `floor` USD, in the order of the document: largest first."""
     return [
         {
@@ -440,7 +440,8 @@ def _levels(pools: Sequence[PoolRow], floor: float) -> list[dict[str, Any]]:
     ]
 
 
-def _meta(levels: LevelsDocument, floor: float) -> dict[str, Any]:
+def meta_json(levels: LevelsDocument, floor: float = 0.0) -> dict[str, Any]:
+    """`meta` of V2 with `floor` USD as the least that a level holds."""
     config = levels.config
     return {
         "tape_weight": config.tape_weight,

@@ -13,6 +13,7 @@ from api.coverage import configured
 from api.errors import not_ready
 from api.oi import STALE_MS, Aggregate, aggregate, received_ms
 from api.resources.data import DataResource
+from mpengine.config import Settings
 from mpengine.schemas import OiDocument
 from shm.records import Venue
 
@@ -34,7 +35,7 @@ class Oi(DataResource):
         context = self.context
         context.sources.check()
         interest, settings = context.oi[symbol], context.settings
-        expected = tuple(venue.label for venue in SUMMED if configured(settings, symbol, venue))
+        expected = summed_venues(settings, symbol)
 
         def build() -> Answer:
             found, now_ms = interest.document(), context.clock.wall_ms()
@@ -54,27 +55,39 @@ class Oi(DataResource):
     on_head = on_get
 
 
+def summed_venues(settings: Settings, symbol: str) -> tuple[str, ...]:
+    """Venues that should have a value of this symbol."""
+    return tuple(venue.label for venue in SUMMED if configured(settings, symbol, venue))
+
+
+def sum_items(symbol: str, base_asset: str, document: OiDocument, summed: Aggregate) -> list[tuple[str, Any]]:
+    """Keys of the body that do not move with time: the sum, what it is made of, and who is missing."""
+    total = round(summed.total, 8)
+    times = {venue: received_ms(value) / 1000 for venue, value in summed.venues.items()}
+    return [
+        ("symbol", symbol),
+        ("aggregated_oi", total),
+        ("per_exchange", {venue: value.base for venue, value in summed.venues.items()}),
+        ("ts", max(times.values())),
+        ("unit", document.unit),
+        ("base_asset", base_asset),
+        ("aggregated_oi_usd", None if document.mark is None else round(total * document.mark, 2)),
+        ("exchange_ts", times),
+        ("stale_exchanges", summed.stale_venues),
+    ]
+
+
 def answer_oi(
     symbol: str, base_asset: str, document: OiDocument, summed: Aggregate, identity: Identity, tag: tuple[Any, ...]
 ) -> Answer:
     """`tag`: everything beside the identity that decides what the body holds."""
-    total = round(summed.total, 8)
-    times = {venue: received_ms(value) for venue, value in summed.venues.items()}
-    newest_ms = max(times.values())
+    newest_ms = max(received_ms(value) for value in summed.venues.values())
     shown = tuple(
         (venue, (("base", value.base), ("age_s", seconds_since(received_ms(value))))) for venue, value in document.display.items()
     )
     template = json_template(
         [
-            ("symbol", symbol),
-            ("aggregated_oi", total),
-            ("per_exchange", {venue: value.base for venue, value in summed.venues.items()}),
-            ("ts", newest_ms / 1000),
-            ("unit", document.unit),
-            ("base_asset", base_asset),
-            ("aggregated_oi_usd", None if document.mark is None else round(total * document.mark, 2)),
-            ("exchange_ts", {venue: at_ms / 1000 for venue, at_ms in times.items()}),
-            ("stale_exchanges", summed.stale_venues),
+            *sum_items(symbol, base_asset, document, summed),
             ("age_s", age_s),
             ("stale", stale),
             ("seq", identity.seq),

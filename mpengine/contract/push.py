@@ -12,7 +12,7 @@ from msgspec import UNSET, Struct, UnsetType, field
 
 from mpengine.contract.common import Flag
 from mpengine.contract.maps import Level, MapMeta
-from mpengine.contract.market import Liquidation, OpenInterest
+from mpengine.contract.market import Liquidation
 from mpengine.contract.service import FeedState
 from mpengine.contract.zones import Zone
 
@@ -72,6 +72,20 @@ class LevelsState(Struct, frozen=True, kw_only=True):
     meta: MapMeta
 
 
+class InterestState(Struct, frozen=True, kw_only=True):
+    """`oi.SYM`: keys of `/oi` that do not move with time. `ts`, `exchange_ts` epoch s; base asset, `aggregated_oi_usd` USD."""
+
+    symbol: str
+    aggregated_oi: float
+    per_exchange: dict[str, float]
+    ts: float
+    unit: str
+    base_asset: str
+    aggregated_oi_usd: float | None
+    exchange_ts: dict[str, float]
+    stale_exchanges: list[str]
+
+
 class Candle(Struct, frozen=True, kw_only=True):
     """`candles.SYM`: the newest closed minute; units as `Candles`."""
 
@@ -125,7 +139,7 @@ CHANNELS: Final[dict[str, tuple[type[Struct], ...]]] = {
     "liquidations": (LiquidationBatch,),
     "zones": (ZonesSnapshot, ZonesDelta),
     "levels": (LevelsState,),
-    "oi": (OpenInterest,),
+    "oi": (InterestState,),
     "candles": (Candle,),
     "book": (BookState,),
     "status": (StatusState,),

@@ -1,0 +1,208 @@
+"""All channels and clients of one worker: one look per ring of a doorbell, however many clients there are.
+
+    doorbell or 250 ms -> refresh the channels that somebody follows -> mark the clients of those that changed -> flush them
+
+Everything runs in the loop's thread; clients are flushed in portions, so that requests get their turn in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
+
+import orjson
+
+from api.context import Context
+from api.health import Health
+from api.push.catalogue import KINDS, channels_of
+from api.push.channels import Channel, Position
+from api.push.client import Budget, Client, Connection
+from shm.doorbell import RECHECK_S, Waiter
+
+PORTION: Final = 100  # clients flushed before the loop gets its turn: about 2 ms
+BEAT_S: Final = 5.0
+SWEEP_S: Final = 1.0
+RECONNECT_MS: Final = (800, 5000)
+SLOW: Final = 1013
+RESTART: Final = 1012
+DOORBELLS_VARIABLE: Final = "MPENGINE_DOORBELLS"
+
+log = logging.getLogger("api.push")
+
+
+class Hub:
+    """Channels by name, clients, and the turns of the loop that serve them. `counts`: for /metrics."""
+
+    def __init__(self, context: Context, health: Health) -> None:
+        api = context.settings.api
+        self.context = context
+        self.counts = context.meter.push
+        self.channels: Mapping[str, Channel] = channels_of(context, health)
+        self.budget = Budget(api.push_bytes_per_s, api.push_burst_bytes, api.push_queue_bytes, api.push_stall_s)
+        self._clients: dict[Client, None] = {}
+        self._marked: dict[Client, None] = {}
+        self._draining = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._waiter: Waiter | None = None
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+
+    # --- life ---------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to look, in the running loop."""
+        self._loop = asyncio.get_running_loop()
+        self._waiter = Waiter(doorbells(os.environ.get(DOORBELLS_VARIABLE, "")))
+        self._loop.add_reader(self._waiter.fileno(), self._rung)
+        self._every("look", RECHECK_S, self.look)
+        self._every("beat", BEAT_S, self._beat)
+        self._every("sweep", SWEEP_S, self._sweep)
+
+    def stop(self) -> None:
+        """Look no more."""
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        if self._waiter is not None and self._loop is not None:
+            self._loop.remove_reader(self._waiter.fileno())
+            self._waiter.close()
+            self._waiter = None
+
+    def say_bye(self) -> None:
+        """The worker is about to stop: everybody is told to come back, not all at the same moment."""
+        for client in list(self._clients):
+            client.close("restart", RESTART, reconnect_in_ms=random.randint(*RECONNECT_MS))
+
+    # --- clients ------------------------------------------------------------------------------------------------------
+
+    def begin(self, connection: Connection) -> Client:
+        """A client has connected."""
+        client = Client(self, connection, self.budget, asyncio.get_running_loop())
+        self._clients[client] = None
+        self.counts.begin(connection.transport)
+        return client
+
+    def end(self, client: Client) -> None:
+        """Its connection is gone."""
+        client.forget()
+        del self._clients[client]
+        self._marked.pop(client, None)
+        self.counts.end(client.connection.transport, client.reason or "client")
+
+    async def resumed(self, channel: Channel, position: Position | None) -> Position | None:
+        """Where a client that stands at `position` goes on, None: at a snapshot. The channel is up to date then."""
+        self.refresh((channel,))
+        return None if position is None else await channel.resume(position)
+
+    def reason_against(self, name: str) -> str:
+        """Code for a channel that there is not."""
+        kind, _, symbol = name.partition(".")
+        if kind not in KINDS:
+            return "not_found"
+        one = self.context.settings.symbols.get(symbol)
+        return "invalid_symbol" if one is None else "no_orderbook"
+
+    def __len__(self) -> int:
+        return len(self._clients)
+
+    # --- what clients ask of their owner ------------------------------------------------------------------------------
+
+    def mark(self, client: Client) -> None:
+        self._marked[client] = None
+        if not self._draining and self._loop is not None:
+            self._draining = True
+            self._loop.call_soon(self._drain)
+
+    def now_ms(self) -> int:
+        return self.context.clock.wall_ms()
+
+    def sent(self, count: int) -> None:
+        self.counts.sent_bytes += count
+
+    def conflated(self, count: int) -> None:
+        self.counts.conflated += count
+
+    # --- turns --------------------------------------------------------------------------------------------------------
+
+    def look(self) -> None:
+        """Refresh what somebody follows, tell them."""
+        self.refresh(channel for channel in self.channels.values() if channel.subscribers)
+
+    def refresh(self, channels: Iterable[Channel]) -> None:
+        """Look at these channels."""
+        for channel in channels:
+            try:
+                changed = channel.refresh()
+            except Exception:  # one source that cannot be read must not keep the others from their clients
+                log.exception("%s cannot be refreshed", channel.name)
+                continue
+            if changed:
+                for one in channel.subscribers:
+                    one.client.notice(one)
+
+    def _rung(self) -> None:
+        if self._waiter is not None:
+            self._waiter.drain()
+        self.look()
+
+    def _drain(self) -> None:
+        """Flush a portion of the marked clients, then let the loop do something else."""
+        for _ in range(min(PORTION, len(self._marked))):
+            client = next(iter(self._marked))
+            del self._marked[client]
+            try:
+                client.flush()
+            except Exception:  # a client that cannot be served goes; the others stay
+                log.exception("a push client cannot be served")
+                client.reason = client.reason or "error"
+                client.connection.abort()
+        self._draining = bool(self._marked)
+        if self._draining and self._loop is not None:
+            self._loop.call_soon(self._drain)
+
+    def _beat(self) -> None:
+        now_ms = self.now_ms()
+        document = self.context.feeds.document()
+        venues = {} if document is None else document.content.venues
+        ages = {name: _age_s(one.last_ms, now_ms) for name, one in venues.items()}
+        exchanges = orjson.dumps(ages)
+        for client in list(self._clients):
+            client.beat(now_ms, exchanges)
+
+    def _sweep(self) -> None:
+        for client in [client for client in self._clients if client.connection.paused and client.stalled()]:
+            client.close("slow", SLOW)
+
+    def _every(self, name: str, seconds: float, work: Callable[[], None]) -> None:
+        """Call `work` again and again; what fails is logged, and called again."""
+        loop = asyncio.get_running_loop()
+
+        def turn() -> None:
+            self._timers[name] = loop.call_later(seconds, turn)
+            try:
+                work()
+            except Exception:
+                log.exception("the turn %s of push failed", name)
+
+        self._timers[name] = loop.call_later(seconds, turn)
+
+
+def _age_s(time_ms: int | None, now_ms: int) -> float | None:
+    return None if time_ms is None else round(max(0, now_ms - time_ms) / 1000, 1)
+
+
+def doorbells(text: str) -> list[int]:
+    """Descriptors in the supervisor's list `BTC=7,ETH=8` that are open here; the others are left out."""
+    found = []
+    for part in text.split(","):
+        _, _, number = part.partition("=")
+        if number.isdigit():
+            try:
+                os.fstat(int(number))
+            except OSError:
+                continue
+            found.append(int(number))
+    return found
