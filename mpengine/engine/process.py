@@ -347,9 +347,14 @@ class EngineProcess:
     # saving ------------------------------------------------------------------------------------------------------------
 
     def checkpoint(self) -> None:
-        """Hand the state to the writer thread; the ring is released when it is on disk."""
+        """Hand the state to the writer thread; the ring is released when it is on disk.
+
+        Before the first event there is no time: what came from files ages by theirs, and nothing of it is saved without.
+        """
         now_ns = time.monotonic_ns()
         self._next_checkpoint_ns = now_ns + round(self._settings.engine.checkpoint_interval_s * 1e9)
+        if not self.core.now_ns:
+            return
         self._early_checkpoint_ns = now_ns + EARLY_NS
         if self._submitted_ns is None:
             self._submitted_ns = now_ns
@@ -386,7 +391,7 @@ class EngineProcess:
         while time.monotonic_ns() < deadline_ns and self.do_work():
             pass
         self.checkpoint()
-        for file in self.core.files():
+        for file in self.core.files() if self.core.now_ns else ():
             self._saves.submit(file)
         self._checkpoints.stop()
         self._saves.stop()
