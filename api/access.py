@@ -1,8 +1,9 @@
 """Whether a request may be answered: key, then tokens. And what its answer gets for it: headers of CORS and of rate limits.
 
-    Access.admit        HTTP: every request once, from the callback of the parser or from the ASGI callable
-    Access.admit_push   SSE and WebSocket: the same with the `Origin` of a WebSocket before it, and a count of connections
-    Access.check_key    a key that comes as the first message of a WebSocket
+    Access.admit         HTTP: every request once, from the callback of the parser or from the ASGI callable
+    Access.admit_socket  a WebSocket before its upgrade: the same, and its `Origin` first
+    Access.check_key     a key that comes as the first message of a WebSocket
+    Access.enter, leave  push connections of either kind, counted by client
 
 Sizes are looked at before (`api.protocol`), path, method and parameters behind. The result is a value, also when it is a refusal:
 one object for every transport, which asks no clock twice and touches nothing but the client's bucket.
@@ -42,6 +43,7 @@ class Rule:
 
 
 PLAIN: Final = Rule()
+OPEN: Final = Rule(open=True)
 PUSH: Final = Rule(PUSH_COST, scope="push")
 PUSH_PATHS: Final = (b"/stream", b"/v4/stream", b"/ws", b"/v4/ws")
 
@@ -138,37 +140,46 @@ class Access:
             return FREE
         return self._decide(self.rule(target), _Told(headers) if self._looks else NOTHING_TOLD, peer)
 
-    def admit_push(self, headers: Headers, peer: str, *, socket: bool) -> Admission:
-        """Decide over a push connection; a good one is counted, and `leave` is owed for it.
+    def admit_socket(self, headers: Headers, peer: str) -> Admission:
+        """Decide over a WebSocket before its upgrade.
 
-        `socket`: a WebSocket, whose `Origin` is looked at first. With keys on, one that sends no key at all is let in by its
-        address, `key` None: it has to send one in its first message (`check_key`). An SSE stream needs it in a header.
+        With keys on, one that sends no key at all is let in by its address, `key` None: it owes one in its first message
+        (`check_key`). A key that is sent and not good is refused at once.
         """
         told = _Told(headers)
-        if socket and not self.cors.allows_socket(told.origin, told.host):
+        if not self.cors.allows_socket(told.origin, told.host):
             return Admission(0, FORBIDDEN_ORIGIN, [], b"")
-        later = socket and self.keys is not None and key_of(told.authorization, told.api_key) is None
-        made = self._decide(Rule(PUSH.cost, open=later, scope=PUSH.scope), told, peer)
-        if made.error is None and not self.rates.hold(made.client, self._most_push):
-            made.error = TOO_MANY_CONNECTIONS
-        return made
+        later = self.keys is not None and key_of(told.authorization, told.api_key) is None
+        return self._decide(Rule(PUSH.cost, open=later, scope=PUSH.scope), told, peer)
 
-    def leave(self, admission: Admission) -> None:
-        """A push connection that was admitted is over."""
-        self.rates.release(admission.client)
+    def enter(self, admission: Admission, headers: Headers, peer: str) -> int | ApiError:
+        """Count one more push connection of who was admitted: a number that `leave` wants, or 429 where there are too many.
+
+        Call it before the stream or the upgrade begins, and `leave` in a `finally`.
+        """
+        client = admission.client or self._clients.of_address(peer, _Told(headers).forwarded)
+        return client if self.rates.hold(client, self._most_push) else TOO_MANY_CONNECTIONS
+
+    def leave(self, client: int) -> None:
+        """A push connection is over. `client`: what `enter` gave."""
+        self.rates.release(client)
 
     def check_key(self, text: str, scope: str = PUSH.scope) -> KeyRecord | ApiError:
         """A key that came in a message: itself, or what is wrong with it (401, 403). Only where `keys` are on."""
         assert self.keys is not None
         return self.keys.verify(text.encode("utf-8", "surrogatepass"), scope)
 
-    def preflight(self, headers: Headers) -> Headers | None:
-        """Headers of the 204 to a preflight of a browser; None for any other OPTIONS, and while CORS is off."""
-        if not self.cors.on:
+    def preflight(self, headers: Headers, peer: str) -> Admission | None:
+        """Decide over the preflight of a browser, which carries no key; None for any other OPTIONS, and while CORS is off.
+
+        `headers` of the result are those of the 204.
+        """
+        told = _Told(headers)
+        if not self.cors.on or told.origin is None or all(name != b"access-control-request-method" for name, _ in headers):
             return None
-        names = dict(headers)
-        origin = names.get(b"origin")
-        return None if origin is None or b"access-control-request-method" not in names else self.cors.preflight(origin)
+        made = self._decide(OPEN, told, peer)
+        made.headers = [*made.headers, *self.cors.preflight(told.origin)]
+        return made
 
     def cors_headers(self, headers: Headers) -> Headers:
         """What CORS adds to a refusal that came before any decision."""

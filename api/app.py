@@ -11,11 +11,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from dataclasses import replace
 from importlib import metadata
 from typing import Any, Final
 
 import falcon.asgi
 
+from api.access import Access, Admission, rules_of
 from api.bars import CandleBars
 from api.basis import SymbolCoverage
 from api.bodies import Headers, Response, wire
@@ -24,14 +26,20 @@ from api.clock import Clock
 from api.context import Context, Lifetime
 from api.depth import DepthFrames
 from api.endpoints import ENDPOINTS, routes
+from api.errors import ALLOWED_METHODS, NO_STORE, ApiError
 from api.feeds import Feeds
+from api.gate import ADMISSION, adding, merged, overloaded, private, refusal
 from api.health import Health
 from api.hooks import BEGAN_NS, NOSNIFF, REQUEST_ID, Around, access, install_errors, request_ids
 from api.liquidations import LiquidationRows
 from api.maps import MapFrames
 from api.media import JsonHandler
+from api.memory import MemoryWatch
 from api.metrics import Lane, Meter, lane_count
 from api.oi import OpenInterest
+from api.push import stream, websocket
+from api.push.hub import Hub
+from api.push.reply import SOCKET_PATHS, STREAM_PATHS, Reply
 from api.resources.data import target_of
 from api.settings import read_settings, settings_path
 from api.sources import Sources
@@ -53,7 +61,7 @@ class Service:
     """The ASGI callable of one worker.
 
     `on_turn(totals, levels)` is called once a second from the loop with the words of the board row; `on_stop()` when the worker
-    leaves. Both do nothing unless a worker sets them.
+    leaves; `on_swollen()` when it should, since its memory stays above its limit. They do nothing unless a worker sets them.
     """
 
     def __init__(self, context: Context) -> None:
@@ -62,11 +70,16 @@ class Service:
         self.meter = context.meter
         self.on_turn: OnTurn = lambda _totals, _levels: None
         self.on_stop: Callable[[], None] = lambda: None
+        self.on_swollen: Callable[[], None] = lambda: None
         self._cache = context.cache
         self._clock = context.clock
         self._health = Health(context)
         self._ids = request_ids()
         self._lane = Lane(context.settings.paths, self.meter, lane_count(context.settings.api.workers))
+        self._access = context.access
+        self._memory = MemoryWatch(context.settings.api.worker_memory_bytes, context.lifetime, context.cache.clear)
+        self._hub = Hub(context, self._health)
+        self._reply = Reply(self.meter, self._ids)
         self._falcon = self._build_falcon()
 
     def _build_falcon(self) -> falcon.asgi.App[Any, Any]:
@@ -83,29 +96,80 @@ class Service:
         kind = scope["type"]
         if kind == "http":
             scope[BEGAN_NS] = self.meter.now_ns()
-            if scope["method"] in ("GET", "HEAD") and await self._known(scope, send):
-                return
-            await self._falcon(scope, receive, send)
+            await self._http(scope, receive, send)
         elif kind == "lifespan":
             await self._lifespan(receive, send)
+        elif scope["path"] in SOCKET_PATHS:
+            await websocket.serve(self._hub, self._access, self._reply, scope, receive, send)
         else:
             await self._falcon(scope, receive, send)
 
-    def wire_answer(self, target: bytes, headers: Headers, *, head: bool, more: Headers) -> list[bytes] | None:
-        """The whole response to GET or HEAD `target` in bytes, if the cache has it; None: make it a request.
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request, admitted already or not."""
+        target, method, peer = target_of(scope), scope["method"], _peer(scope)
+        admission: Admission | None = scope.get(ADMISSION)
+        if admission is None:
+            if method == "OPTIONS" and (asked := self._access.preflight(scope["headers"], peer)) is not None:
+                await self._preflight(asked, scope, send)
+                return
+            admission = scope[ADMISSION] = self._access.admit(target, scope["headers"], peer)
+        if admission.error is None and method in ("GET", "HEAD") and await self._known(target, admission, scope, send):
+            return
+        error = admission.error or self._overload(target)
+        if error is not None:
+            await self._send(self._refused(target, error, scope[BEGAN_NS]), admission, scope, send)
+        elif method == "GET" and scope["path"] in STREAM_PATHS:
+            await stream.serve(self._hub, self._access, self._reply, admission, scope, receive, send)
+        else:
+            await self._falcon(scope, receive, adding(send, admission, keys=self._access.keys is not None))
+
+    def wire_answer(self, target: bytes, headers: Headers, *, head: bool, more: Headers, scope: Scope) -> list[bytes] | None:
+        """The whole response to GET or HEAD `target` in bytes, if it needs no building; None: make it a request.
 
         For our own protocol (`api.protocol`), which then needs neither a task nor a scope. `headers`: of the request, names in
-        lower case; `more`: headers of the connection.
+        lower case; `more`: headers of the connection; `scope`: of ASGI, as far as the connection knows it. It is told of the
+        admission, so that none is paid twice.
         """
         # PERF: this is the path of nearly every request of a busy worker: one lookup, a few words of shared memory, the filling
         # of the holes. Measured by bench/api.py.
         began_ns = self.meter.now_ns()
-        made = self._hit(target, headers)
-        if made is None:
+        admission = self._access.admit(target, headers, _peer(scope))
+        if admission.error is not None:
+            made = self._refused(target, admission.error, began_ns)
+            return wire(made, [*more, NOSNIFF, (REQUEST_ID, next(self._ids))], body=not head, raw=admission.raw)
+        hit = self._hit(target, headers)
+        if hit is None:
+            scope[ADMISSION] = admission
             return None
-        segments = wire(made, [*more, NOSNIFF, (REQUEST_ID, next(self._ids))], body=not head)
-        self.meter.hit(target, made.status, began_ns)
+        segments = wire(hit, [*more, NOSNIFF, (REQUEST_ID, next(self._ids))], body=not head, raw=admission.raw)
+        self.meter.hit(target, hit.status, began_ns)
         return segments
+
+    def _refused(self, target: bytes, error: ApiError, began_ns: int) -> Response:
+        """The answer to a request that gets no further, counted."""
+        self.meter.answered(target.partition(b"?")[0].decode("latin-1"), error.status, began_ns)
+        access.info("(refused) %s %s", error.status, error.code)
+        return refusal(error)
+
+    def _overload(self, target: bytes) -> ApiError | None:
+        """503 for what would have to be built while memory is short; probes go on."""
+        return overloaded() if self.context.lifetime.short_of_memory and self._access.rule(target).cost else None
+
+    async def _preflight(self, asked: Admission, scope: Scope, send: Send) -> None:
+        if asked.error is not None:
+            made = self._refused(target_of(scope), asked.error, scope[BEGAN_NS])
+        else:
+            made = Response(204, [(b"allow", ALLOWED_METHODS.encode("ascii")), (b"cache-control", NO_STORE.encode("ascii"))], [])
+            self.meter.answered(None, made.status, scope[BEGAN_NS])
+        await self._send(made, asked, scope, send)
+
+    async def _send(self, made: Response, admission: Admission, scope: Scope, send: Send) -> None:
+        """A whole response as ASGI messages."""
+        headers = merged([*made.headers, NOSNIFF, (REQUEST_ID, next(self._ids))], admission.headers)
+        await send({"type": "http.response.start", "status": made.status, "headers": headers})
+        for chunk in () if scope["method"] == "HEAD" else made.chunks:
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send({"type": "http.response.body"})
 
     def _hit(self, target: bytes, headers: Headers) -> Response | None:
         answer = self._cache.hit(target)
@@ -116,37 +180,37 @@ class Service:
         for name, value in headers:
             if name == b"if-none-match":
                 tag = value
-        return answer.respond(now_ms, now_ms, tag)
+        made = answer.respond(now_ms, now_ms, tag)
+        return made if self._access.keys is None else replace(made, headers=private(made.headers))
 
-    async def _known(self, scope: Scope, send: Send) -> bool:
+    async def _known(self, target: bytes, admission: Admission, scope: Scope, send: Send) -> bool:
         """The same under any other ASGI server: answer from the cache if it has exactly this request."""
-        target = target_of(scope)
         made = self._hit(target, scope["headers"])
         if made is None:
             return False
         self.meter.hit(target, made.status, scope[BEGAN_NS])
-        headers = [*made.headers, NOSNIFF, (REQUEST_ID, next(self._ids))]
-        await send({"type": "http.response.start", "status": made.status, "headers": headers})
-        chunks = [] if scope["method"] == "HEAD" else made.chunks
-        for chunk in chunks:
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        await send({"type": "http.response.body"})
+        await self._send(made, admission, scope, send)
         return True
 
     # --- life of the worker -------------------------------------------------------------------------------------------
 
-    def refused(self, status: int) -> None:
-        """The connection has answered by itself: too large, too many."""
+    def refused(self, status: int, headers: Headers) -> Headers:
+        """The connection has answered by itself: too large, too many. What CORS adds, by the headers that it has read."""
         self.meter.answered(None, status)
         access.info("(refused by the connection) %s", status)
+        return self._access.cors_headers(headers)
 
     def drain(self) -> None:
         """The worker has been asked to stop."""
         self.context.lifetime.stopping = True
+        self._hub.say_bye()
 
     def turn(self) -> None:
         """Once a second: look for replaced files, tell the board."""
         self.context.sources.check()
+        self._access.turn()
+        if self._memory.turn(self._clock.monotonic_ns()):
+            self.on_swollen()
         self._health.look()
         self.tell()
 
@@ -173,13 +237,16 @@ class Service:
         # A turn that fails must not end a start: a failing lifespan stops the whole pool.
         self._safely(self.turn)
         turns = asyncio.create_task(self._turns())
+        self._hub.start()
         await send({"type": "lifespan.startup.complete"})
         await receive()
         turns.cancel()
+        self._hub.stop()
         self._safely(self.tell)  # what was counted since the last turn, the answers of the drain among it
         self.context.builder.close()
         self.context.sources.close()
         self._lane.close()
+        self._access.close()
         self.on_stop()
         await send({"type": "lifespan.shutdown.complete"})
 
@@ -193,6 +260,12 @@ class Service:
             step()
         except Exception:  # the next turn may go well; the log tells each kind once per 10 s
             log.exception("a turn failed")
+
+
+def _peer(scope: Scope) -> str:
+    """Address of the connection; empty where it has none."""
+    client = scope.get("client")
+    return client[0] if client else ""
 
 
 def create_app(settings: Settings, sources: Sources | None = None, clock: Clock | None = None) -> Service:
@@ -220,6 +293,7 @@ def create_app(settings: Settings, sources: Sources | None = None, clock: Clock 
             clock=clock,
             lifetime=Lifetime(clock.wall_ns()),
             build=metadata.version("mpengine"),
+            access=Access(settings, rules_of(ENDPOINTS), clock.wall_ms, clock.monotonic_ns),
             meter=Meter(((one.paths, one.cost.name.lower()) for one in ENDPOINTS), clock.monotonic_ns),
         )
     )

@@ -11,6 +11,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any, Final
 
 import numpy as np
@@ -240,14 +241,18 @@ class Response:
     chunks: list[bytes]
 
 
-STATUS_LINES: Final = {200: b"HTTP/1.1 200 OK\r\n", 304: b"HTTP/1.1 304 Not Modified\r\n"}
+STATUS_LINES: Final = {
+    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode("ascii") for status in HTTPStatus if status >= 200
+}
 
 
-def wire(response: Response, more: Headers, *, body: bool) -> list[bytes]:
-    """A response as it goes over the wire, small segments joined. `more`: headers to add; `body` False for HEAD."""
+def wire(response: Response, more: Headers, *, body: bool, raw: bytes = b"") -> list[bytes]:
+    """A response as it goes over the wire, small segments joined. `more`, `raw`: headers to add, the latter as bytes of the head;
+    `body` False for HEAD."""
     head = [STATUS_LINES[response.status]]
     head += [b"%s: %s\r\n" % pair for pair in response.headers]
     head += [b"%s: %s\r\n" % pair for pair in more]
+    head.append(raw)
     head.append(b"\r\n")
     chunks = response.chunks if body else []
     if sum(map(len, chunks)) < JOIN_BELOW:

@@ -92,6 +92,12 @@ class Cache:
         """Raw requests that are known."""
         return len(self._spellings)
 
+    def clear(self) -> None:
+        """Give up every answer; builds that run go on."""
+        for entry in self._entries.values():
+            self._forget(entry)
+        self._entries.clear()
+
     def hit(self, spelling: Spelling) -> Answer | None:
         """The answer to a request spelled exactly like this, if it is known and valid."""
         entry = self._spellings.get(spelling)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from api.access import Access
 from api.bars import CandleBars
 from api.basis import SymbolCoverage
 from api.cache import Builder, Cache
@@ -22,16 +23,17 @@ from mpengine.heatmap import Mix
 
 @dataclass(slots=True)
 class Lifetime:
-    """When this process began, and whether it is being stopped."""
+    """When this process began, whether it is being stopped, and whether its memory is above `api.worker_memory_bytes`."""
 
     started_ns: int
     stopping: bool = False
+    short_of_memory: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Settings, files, what is kept decoded by symbol, feeds, cache, builder, clock, lifetime, version and
-    counts of one worker."""
+    """Settings, files, what is kept decoded by symbol, feeds, cache, builder, clock, lifetime, version,
+    access rules and counts of one worker."""
 
     settings: Settings
     sources: Sources
@@ -48,4 +50,5 @@ class Context:
     clock: Clock
     lifetime: Lifetime
     build: str
+    access: Access
     meter: Meter

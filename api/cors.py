@@ -46,8 +46,8 @@ class Cors:
         return [(b"access-control-allow-origin", allowed), (b"access-control-expose-headers", EXPOSED), VARY]
 
     def preflight(self, origin: bytes) -> Headers:
-        """Headers of the 204 to a browser that asks whether it may ask."""
-        return [*self.headers(origin), *(PREFLIGHT if self.allows(origin) else ())]
+        """What the 204 to a browser that asks whether it may ask has beside `headers`."""
+        return list(PREFLIGHT) if self.allows(origin) else []
 
     def allows_socket(self, origin: bytes | None, host: bytes | None) -> bool:
         """Whether a page may open a WebSocket, which browsers let any page do: of an origin in the list or, where there is no

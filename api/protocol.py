@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final, Protocol, cast
@@ -24,6 +25,8 @@ LINGER_S: Final = 2.0
 LINGER_BYTES: Final = 1 << 20
 CONTENT_LENGTH: Final = b"content-length"
 METHODS: Final = frozenset((b"GET", b"HEAD"))
+HOST: Final = b"host"
+VERSIONS: Final = frozenset(("1.0", "1.1"))
 CLOSE: Final = (b"connection", b"close")
 
 
@@ -53,24 +56,31 @@ class Refusal:
 URI_TOO_LONG: Final = Refusal(414, "uri_too_long", "The request line is too long")
 HEADERS_TOO_LARGE: Final = Refusal(431, "headers_too_large", "Too many or too long header fields")
 PAYLOAD_TOO_LARGE: Final = Refusal(413, "payload_too_large", "A request body is at most 16 KiB")
+MALFORMED: Final = Refusal(400, "invalid_parameter", "The request cannot be understood")
 OVERLOADED: Final = Refusal(503, "overloaded", "Too many connections")
+
+
+CONNECTION: Final = "mpengine.connection"
+"""Key of the extensions of a scope: the connection."""
 
 
 class Application(Protocol):
     """What a connection asks of the application besides ASGI."""
 
-    def wire_answer(self, target: bytes, headers: Headers, *, head: bool, more: Headers) -> list[bytes] | None:
-        """The whole response in bytes if it is there already."""
+    def wire_answer(
+        self, target: bytes, headers: Headers, *, head: bool, more: Headers, scope: dict[str, Any]
+    ) -> list[bytes] | None:
+        """The whole response in bytes if it is there already, or is a refusal."""
 
-    def refused(self, status: int) -> None:
-        """A request was answered with an error here."""
+    def refused(self, status: int, headers: Headers) -> Headers:
+        """A request with these headers was answered with an error here; headers that the answer needs."""
 
     def drain(self) -> None:
         """The worker is stopping."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """One client connection."""
+    """One client connection. `on_writable`: called when its buffer takes bytes again."""
 
     def __init__(self, *args: Any, limits: Limits, application: Application, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -84,7 +94,9 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head = False
         self._head_bytes = 0
         self._body_bytes = 0
+        self._hosts = 0
         self._draining = False
+        self.on_writable: Callable[[], None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._stall: asyncio.TimerHandle | None = None
 
@@ -119,7 +131,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         self._open = self._in_head = True
         self._answered = False
-        self._head_bytes = self._body_bytes = 0
+        self._head_bytes = self._body_bytes = self._hosts = 0
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
@@ -135,7 +147,10 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refusal = self._refusal or HEADERS_TOO_LARGE
             return
         # PERF: the length first; this runs for every field of every request.
-        if len(name) == len(CONTENT_LENGTH) and name.lower() == CONTENT_LENGTH and int(value) > limits.body:
+        size = len(name)
+        if size == len(HOST) and name.lower() == HOST:
+            self._hosts += 1
+        elif size == len(CONTENT_LENGTH) and name.lower() == CONTENT_LENGTH and int(value) > limits.body:
             self._refusal = self._refusal or PAYLOAD_TOO_LARGE
             return
         super().on_header(name, value)
@@ -144,14 +159,25 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head = False
         if self._refusal is None and len(self.connections) > self._limits.connections:
             self._refusal = OVERLOADED
+        version = self.parser.get_http_version()
+        # Two hosts, or none where there has to be one, is how one request is made to look like two to two servers.
+        if version not in VERSIONS or self._hosts > 1 or (self._hosts == 0 and version == "1.1"):
+            self._refusal = self._refusal or MALFORMED
         if self._refusal is not None:
             return
         if self._answer_at_once():
             self._answered = True
             return
+        # What answers piece by piece, and is not awaited for each, writes to the connection itself.
+        scope = cast("dict[str, Any]", self.scope)
+        scope["extensions"] = {CONNECTION: self}
         super().on_headers_complete()
         if self._draining and (cycle := self._unfinished()):
             cycle.keep_alive = False
+
+    def send_400_response(self, msg: str) -> None:
+        """What the parser refuses, in the form of the contract; `msg` is uvicorn's and stays here."""
+        self._refusal = self._refusal or MALFORMED
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
@@ -176,6 +202,14 @@ class BoundedProtocol(HttpToolsProtocol):
     def resume_writing(self) -> None:
         super().resume_writing()
         self._stop_watching()
+        if self.on_writable is not None:
+            self.on_writable()
+
+    def handle_websocket_upgrade(self) -> None:
+        """From here on another protocol has the connection, with time-outs of its own."""
+        self._disarm()
+        self._stop_watching()
+        super().handle_websocket_upgrade()
 
     def shutdown(self) -> None:
         """The worker is stopping: finish what is on its way, wait shortly for what a client may just be sending."""
@@ -196,7 +230,8 @@ class BoundedProtocol(HttpToolsProtocol):
             return False
         keep = not self._draining and self.parser.should_keep_alive()
         more = self.server_state.default_headers if keep else [*self.server_state.default_headers, CLOSE]
-        segments = self._application.wire_answer(self.url, self.headers, head=method == b"HEAD", more=more)
+        scope = cast("dict[str, Any]", self.scope)
+        segments = self._application.wire_answer(self.url, self.headers, head=method == b"HEAD", more=more, scope=scope)
         if segments is None:
             return False
         self.server_state.total_requests += 1
@@ -220,14 +255,15 @@ class BoundedProtocol(HttpToolsProtocol):
     def _refuse(self, refusal: Refusal) -> None:
         """Answer, then take in a little more without keeping it: a reset would overtake the answer."""
         self._refused = True
-        self._application.refused(refusal.status)
+        headers = cast("Headers | None", self.headers)  # None before the first message
+        more = self._application.refused(refusal.status, headers or [])
         if cycle := self._unfinished():
             if cycle.response_started:
                 self.transport.close()
                 return
             cycle.disconnected = True
             cycle.message_event.set()
-        self.transport.write(refusal_bytes(refusal))
+        self.transport.write(refusal_bytes(refusal, more))
         self.transport.write_eof()
         self._disarm()
         self._arm(LINGER_S)
@@ -266,8 +302,8 @@ class BoundedProtocol(HttpToolsProtocol):
             self._watch(now_unsent)
 
 
-def refusal_bytes(refusal: Refusal) -> bytes:
-    """The whole response."""
+def refusal_bytes(refusal: Refusal, more: Headers) -> bytes:
+    """The whole response; `more`: headers to add."""
     body = error_body(refusal.code, refusal.detail)
     lines = [
         f"HTTP/1.1 {refusal.status} {HTTPStatus(refusal.status).phrase}",
@@ -279,4 +315,5 @@ def refusal_bytes(refusal: Refusal) -> bytes:
     ]
     if refusal.status == HTTPStatus.SERVICE_UNAVAILABLE:
         lines.append(f"Retry-After: {random.randint(1, 5)}")  # jitter: not everybody comes back in the same second
-    return "\r\n".join(lines).encode("ascii") + b"\r\n\r\n" + body
+    head = "\r\n".join(lines).encode("ascii") + b"\r\n" + b"".join(b"%s: %s\r\n" % pair for pair in more)
+    return head + b"\r\n" + body

@@ -20,6 +20,7 @@ from uvicorn_worker import UvicornWorker  # type: ignore[import-untyped]
 
 from api.pool import board_row, worker_name
 from api.protocol import BoundedProtocol, Limits
+from api.push.socket import PushSocket
 from shm import process_log
 from shm.board import BoardRow
 from shm.board_words import Role, State, Word
@@ -40,6 +41,9 @@ class Worker(UvicornWorker):  # type: ignore[misc]
         "http": "httptools",
         "ws": "websockets-sansio",
         "ws_per_message_deflate": False,
+        "ws_max_size": 4096,
+        "ws_ping_interval": 20.0,
+        "ws_ping_timeout": 40.0,
         "timeout_graceful_shutdown": GRACEFUL_S,
         "access_log": False,
         "server_header": False,
@@ -65,10 +69,12 @@ class Worker(UvicornWorker):  # type: ignore[misc]
     def run(self) -> None:
         service = self.wsgi
         service.on_turn, service.on_stop = self._turn, self._stopped
+        service.on_swollen = lambda: os.kill(os.getpid(), signal.SIGTERM)  # drains; the master starts another one
         self._presence = Presence(service.settings.paths.board, self.slot, self.predecessors)
         connections = self.cfg.worker_connections
         limits = Limits(connections=connections, request_timeout_s=service.settings.api.request_timeout_s)
         self.config.http = partial(BoundedProtocol, limits=limits, application=service)
+        self.config.ws = partial(PushSocket, application=service)
         # One more than our own bound, which answers first and in the form of the contract.
         self.config.limit_concurrency = connections + 1
         super().run()

@@ -16,6 +16,7 @@ TEXT = """
 [api]
 host = "127.0.0.1"
 cache_entries = 500
+rate_limits = false # a test asks as often as it likes
 [symbols.BTC]
 [symbols.ETH]
 [symbols.SOL]

@@ -207,8 +207,8 @@ def test_answers_are_counted_for_the_board(world: World, app: Service) -> None:
     app.on_turn = lambda totals, levels: seen.append((dict(totals), dict(levels)))
     for path in ("/orderbook_heatmap", "/orderbook_heatmap", "/orderbook_heatmap", "/nope", "/orderbook_heatmap?step=7", "/livez"):
         get(app, path)
-    app.refused(414)
-    app.refused(503)
+    app.refused(414, [])
+    app.refused(503, [])
     app.turn()
     totals, levels = seen[-1]
     assert (totals[Word.HTTP_REQUESTS], totals[Word.HTTP_4XX], totals[Word.HTTP_5XX]) == (8, 3, 1)
@@ -221,17 +221,19 @@ def test_the_long_way_and_the_short_way_give_the_same_bytes(world: World, app: S
     for path in ("/orderbook_heatmap", "/orderbook_heatmap?format=bin", "/orderbook_heatmap_history", "/candles?interval=1m"):
         built = get(app, path)
         known = get(app, path)
-        wire = app.wire_answer(path.encode(), [], head=False, more=[(b"date", b"now")])
+        wire = app.wire_answer(path.encode(), [], head=False, more=[(b"date", b"now")], scope={})
         assert wire is not None and steady(built) == steady(known)
         head, _, body = b"".join(wire).partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 200 OK\r\n") and body == built.body
         lines = dict(line.split(": ", 1) for line in head.decode().split("\r\n")[1:])
         assert lines.pop("date") == "now" and lines.pop("x-request-id")
         assert lines == steady(built)[1]
-        assert b"".join(app.wire_answer(path.encode(), [], head=True, more=[]) or []).endswith(b"\r\n\r\n")
+        assert b"".join(app.wire_answer(path.encode(), [], head=True, more=[], scope={}) or []).endswith(b"\r\n\r\n")
         tag = [(b"if-none-match", built.headers["etag"].encode())]
-        assert b"".join(app.wire_answer(path.encode(), tag, head=False, more=[]) or []).startswith(b"HTTP/1.1 304 Not Modified")
-    assert app.wire_answer(b"/orderbook_heatmap?unknown=1", [], head=False, more=[]) is None
+        assert b"".join(app.wire_answer(path.encode(), tag, head=False, more=[], scope={}) or []).startswith(
+            b"HTTP/1.1 304 Not Modified"
+        )
+    assert app.wire_answer(b"/orderbook_heatmap?unknown=1", [], head=False, more=[], scope={}) is None
 
 
 def test_under_falcons_own_client(app: Service) -> None:

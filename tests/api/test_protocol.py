@@ -32,14 +32,15 @@ class Stub:
         self.drained = False
         self.go = asyncio.Event()
 
-    def wire_answer(self, target: bytes, headers: Any, *, head: bool, more: Any) -> list[bytes] | None:
+    def wire_answer(self, target: bytes, headers: Any, *, head: bool, more: Any, scope: Any) -> list[bytes] | None:
         if target != b"/quick":
             return None
         lines = b"".join(b"%s: %s\r\n" % pair for pair in more)
         return [b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n%s\r\n%s" % (lines, b"" if head else b"quick")]
 
-    def refused(self, status: int) -> None:
+    def refused(self, status: int, headers: Any) -> list[tuple[bytes, bytes]]:
         self.refusals.append(status)
+        return [(b"vary", b"Origin")]
 
     def drain(self) -> None:
         self.drained = True
