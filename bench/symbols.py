@@ -41,7 +41,7 @@ from shm.liveness import boot_id
 from shm.records import DocumentId
 
 FIRST: Final = ("BTC", "ETH", "SOL")
-WARM_S: Final = 20.0
+WARM_S: Final = 45.0  # past the first depth frame, whose window takes 30 s
 READY_S: Final = 120.0
 LOOK_S: Final = 1.0
 KINDS: Final = ("simulator", "ingest", "engine", "api", "supervisor")
@@ -150,10 +150,20 @@ class Watch:
             slot = reader.latest(DocumentId.STATUS)
         return None if slot is None else decode(slot.payload, StatusDocument)
 
+    def synced(self) -> int:
+        """Symbols that have a mid price: at least one of their books is whole."""
+        return sum(status.mid is not None for status in self._statuses())
+
     def frames(self) -> int:
         """Symbols that have published a depth frame."""
-        statuses = [self.status(symbol) for symbol in self._settings.symbols]
-        return sum(status is not None and status.depth_frames > 0 for status in statuses)
+        return sum(status.depth_frames > 0 for status in self._statuses())
+
+    def gaps(self) -> int:
+        """Holes that all engines have been told of."""
+        return sum(status.counters.get("gaps", 0) for status in self._statuses())
+
+    def _statuses(self) -> list[StatusDocument]:
+        return [status for symbol in self._settings.symbols if (status := self.status(symbol)) is not None]
 
     def slips(self) -> int:
         """How often the simulator left out time."""
@@ -162,13 +172,12 @@ class Watch:
             return int(json.loads(reply.read())["slips"])
 
 
-def measure(count: int, seconds: float) -> Row:
-    """One row: a tree of `count` symbols, watched for `seconds` after it is warm."""
+def measure(count: int, seconds: float, *, warm_s: float = WARM_S) -> Row:
+    """One row: a tree of `count` symbols, watched for `seconds` after it has run for `warm_s` with a book of each of them."""
     with tempfile.TemporaryDirectory(prefix="mpengine-bench-") as folder, tree(names(count), Path(folder)) as settings:
         watch = Watch(settings)
         _wait_until_ready(watch, count)
-        time.sleep(WARM_S)
-        watch.lags_ms.clear()
+        time.sleep(warm_s)
         began_s, cpu, words, slips = time.monotonic(), watch.cpu_s(), watch.words("ingest"), watch.slips()
         while time.monotonic() - began_s < seconds:
             time.sleep(LOOK_S)
@@ -194,7 +203,8 @@ def measure(count: int, seconds: float) -> Row:
             "wire_lag_p50": round(float(wire[0])),
             "wire_lag_p99": round(float(wire[1])),
             "dropped": after[Word.DROPPED_RECORDS] - words[Word.DROPPED_RECORDS],
-            "gaps": sum(status.counters.get("gaps", 0) for name in settings.symbols if (status := watch.status(name)) is not None),
+            "frames": watch.frames(),
+            "gaps": watch.gaps(),
             "reconnects": after[Word.RECONNECTS],
             "slips": watch.slips() - slips,
         }
@@ -204,12 +214,12 @@ def _wait_until_ready(watch: Watch, count: int) -> None:
     deadline = time.monotonic() + READY_S
     while time.monotonic() < deadline:
         try:
-            if watch.frames() == count:
+            if watch.synced() == count:
                 return
         except (ShmError, OSError, ValueError):
             pass  # not there yet
         time.sleep(0.5)
-    raise SystemExit(f"not all of {count} symbols had a frame within {READY_S:.0f} s")
+    raise SystemExit(f"not all of {count} symbols had a book within {READY_S:.0f} s")
 
 
 def run(quick: bool) -> list[Row]:
