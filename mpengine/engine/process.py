@@ -85,6 +85,9 @@ class EngineProcess:
         self._paths = settings.paths
         self._digest = config_digest(settings, symbol)
         self_check(symbol, settings)
+        if not settings.symbols[symbol].brackets:
+            default = settings.symbols[symbol].default_mmr
+            log.warning("%s has no maintenance brackets: default_mmr %g counts until one is measured", symbol, default)
         self.core = SymbolCore(symbol, settings)
         self._saves = SaveThread(self._paths.symbol_dir(symbol))
         self._logs = LogFiles(self._paths.symbol_dir(symbol) / "logs", symbol)

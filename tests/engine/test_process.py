@@ -60,8 +60,8 @@ def wait_for(what: Callable[[], Any], seconds: float = 20.0) -> Any:
 class Rig:
     """Board, event ring with its writer, and the engine process of BTC."""
 
-    def __init__(self, folder: Path) -> None:
-        text = f"[engine]\nring_units = {UNITS}\ncheckpoint_interval_s = 0.2\n"
+    def __init__(self, folder: Path, more: str = "") -> None:
+        text = f"[engine]\nring_units = {UNITS}\ncheckpoint_interval_s = 0.2\n{more}"
         self.settings: Settings = resolve_directories(load(text, {}), data=folder / "data", runtime=folder / "run")
         self.paths = self.settings.paths
         self.paths.data.mkdir()
@@ -334,6 +334,21 @@ def test_the_last_word_of_a_stopped_engine(rig: Rig) -> None:
         assert slot is not None
         status = decode(slot.payload, StatusDocument)
         assert (status.state, status.fatal_error, reader.writer_state().name) == ("stopped", None, "CLOSED")
+
+
+@pytest.mark.slow
+def test_rates_that_are_only_assumed_are_warned_of(rig: Rig, tmp_path: Path) -> None:
+    """Section 2: a symbol that no bracket table knows counts with a default, and its start says so."""
+    (tmp_path / "other").mkdir()
+    unknown = Rig(tmp_path / "other", "[symbols.BTC]\ndefault_mmr = 0.0075\n[symbols.BTC.brackets]\n")
+    try:
+        for one in (rig, unknown):
+            one.start()
+        assert "has no maintenance brackets" not in rig.stop()
+        said = unknown.stop()
+        assert "BTC has no maintenance brackets: default_mmr 0.0075" in said and '"WARNING"' in said
+    finally:
+        unknown.close()
 
 
 @pytest.mark.slow
