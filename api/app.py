@@ -18,6 +18,7 @@ from typing import Any, Final
 import falcon.asgi
 
 from api.access import Access, Admission, rules_of
+from api.admin import AdminListener
 from api.bars import CandleBars
 from api.basis import SymbolCoverage
 from api.bodies import Headers, Response, wire
@@ -36,6 +37,7 @@ from api.maps import MapFrames
 from api.media import JsonHandler
 from api.memory import MemoryWatch
 from api.metrics import Lane, Meter, lane_count
+from api.metrics_scrape import Scrape
 from api.oi import OpenInterest
 from api.push import stream, websocket
 from api.push.hub import Hub
@@ -76,6 +78,7 @@ class Service:
         self._health = Health(context)
         self._ids = request_ids()
         self._lane = Lane(context.settings.paths, self.meter, lane_count(context.settings.api.workers))
+        self._admin = AdminListener(context.settings, Scrape(context, self._health))
         self._access = context.access
         self._memory = MemoryWatch(context.settings.api.worker_memory_bytes, context.lifetime, context.cache.clear)
         self._hub = Hub(context, self._health)
@@ -241,6 +244,7 @@ class Service:
         await send({"type": "lifespan.startup.complete"})
         await receive()
         turns.cancel()
+        self._safely(self._admin.close)
         self._hub.stop()
         self._safely(self.tell)  # what was counted since the last turn, the answers of the drain among it
         self.context.builder.close()
@@ -252,6 +256,7 @@ class Service:
 
     async def _turns(self) -> None:
         while True:
+            await self._admin.turn()
             await asyncio.sleep(TURN_S)
             self._safely(self.turn)
 

@@ -10,9 +10,11 @@ from msgspec import Struct
 from api.context import Context
 from api.endpoint import BINARY, JSON, Cost, Endpoint
 from api.health import Health
+from api.metrics_scrape import Scrape
 from api.resources import candles, depth, depth_stats, heatmap, liquidations, maps, oi, zones
 from api.resources.data import DataResource
 from api.resources.health import HealthResource, LiveResource, ReadyResource
+from api.resources.metrics import MetricsResource
 from api.resources.service import TimeResource
 from mpengine import contract
 
@@ -52,6 +54,11 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     Endpoint(
         "/time", "The clock that ages are counted with",
         lambda context, health: TimeResource(context.clock, health), body=contract.Time,
+    ),
+    Endpoint(
+        "/metrics", "Prometheus metrics, where `api.public_metrics` allows it here; else 404",
+        lambda context, health: MetricsResource(Scrape(context, health) if context.settings.api.public_metrics else None),
+        media=("text/plain",), codes={404: ("not_found",)}, cost=Cost.PROBE,
     ),
     _data(depth.LATEST, "/v2/orderbook_heatmap_30s", depth.Latest, contract.DepthHeatmap, {**WINDOW, 404: ("no_frame",)},
           "Newest 30 s order-book frame", media=_BOTH, headers=BIN_HEADERS),

@@ -1,20 +1,18 @@
-"""`/metrics` on the public port, where the settings allow it; else there is no such resource."""
+"""`/metrics`: on the admin listener, and on the public port where the settings allow it."""
 
 from __future__ import annotations
 
 from falcon.asgi import Request, Response
 
-from api.context import Context
 from api.errors import not_found
-from api.health import Health
 from api.metrics_scrape import Scrape
 
 
 class MetricsResource:
-    """GET /metrics."""
+    """GET /metrics; without a scrape there is no such resource."""
 
-    def __init__(self, context: Context, health: Health) -> None:
-        self._scrape = Scrape(context, health) if context.settings.api.public_metrics else None
+    def __init__(self, scrape: Scrape | None) -> None:
+        self._scrape = scrape
 
     async def on_get(self, req: Request, resp: Response) -> None:
         if self._scrape is None:
