@@ -118,7 +118,7 @@ def live(key: int, step: float, side: PositionSide, bars: Sequence[Bar], told: I
         parts += [
             Part(bar.minute, record["src"], name, row["venue"], row["tier"], row["usd"], row["usd"])
             for row in record["rows"]
-            if row["bucket"] == key and row["side"] == name and row["usd"] > 0.0
+            if row["bucket"] == key and row["side"] == name and row["usd"] > 0.0 and record.get("step", step) == step
         ]
     return parts
 

@@ -15,10 +15,11 @@ from mpengine.engine.liquidation_maps import SaveOut
 from mpengine.engine.log_files import LogFiles
 from mpengine.engine.log_records import LogOut
 from mpengine.engine.storage import Publisher
-from mpengine.explain import Unexplained, explain, render
+from mpengine.explain import Bar, Unexplained, explain, live, render
 from shm.frame_ring import FrameReader
 from shm.frames import Frame, decode
 from shm.paths import Paths
+from shm.records import PositionSide
 from tests.engine.known_market import KnownMarket
 from tests.engine.test_truth import MIX
 
@@ -107,3 +108,12 @@ def test_the_command(engine: Path) -> None:
     ):
         refused = CliRunner().invoke(main, ["explain", *arguments, *places])
         assert refused.exit_code != 0 and text in refused.output
+
+
+def test_openings_of_another_step_are_of_another_map() -> None:
+    """Bucket 4,800 is 96,000 on a step of 20 and 48,000 on one of 10; the log outlives a change of the step."""
+    row = {"side": "long", "venue": "binance", "tier": 25, "bucket": 4800, "usd": 5000.0}
+    told = [{"event": "opening", "minute": 7, "src": 100_000.0, "step": 20.0, "rows": [row]}]
+    bars = [Bar(7, 1, 99_900.0, 100_100.0, 100_000.0)]
+    assert [part.left_usd for part in live(4800, 20.0, PositionSide.LONG, bars, told)] == [5000.0]
+    assert live(4800, 10.0, PositionSide.LONG, bars, told) == []

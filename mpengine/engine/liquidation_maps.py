@@ -276,8 +276,9 @@ class LiquidationMaps:
         added, rows = self.projection.open(opening, self.mmr)
         work.inferences = 1
         self._outputs.append(
-            LogOut("inference", {"event": "opening", **told, "src": minute.src, "opened_usd": opening.opened_usd,
-                                 "long_share": share, "side_usd": [opening.opened_usd * share, opening.opened_usd * (1.0 - share)],
+            LogOut("inference", {"event": "opening", **told, "step": self._step, "src": minute.src,
+                                 "opened_usd": opening.opened_usd, "long_share": share,
+                                 "side_usd": [opening.opened_usd * share, opening.opened_usd * (1.0 - share)],
                                  "rows": rows})
         )  # fmt: skip
         return opening.opened_usd, (_once(added[0]), _once(added[1]))
@@ -328,7 +329,8 @@ class LiquidationMaps:
             venues |= venue.bit
         return Frame(
             kind=FrameKind.LIQUIDATION, open_ts_ns=minute.close_ns - MINUTE_NS, close_ts_ns=minute.close_ns,
-            venue_ts_ns=max(self._venue_ns, minute.venue_ns), reference=minute.src, origin=grid.origin, step=grid.step,
+            venue_ts_ns=min(max(self._venue_ns, minute.venue_ns), minute.close_ns),
+            reference=minute.src, origin=grid.origin, step=grid.step,
             norm_a=combined.tape_p99, norm_b=combined.projection_p99, total_a=sums[0] + sums[2], total_b=sums[1] + sums[3],
             coverage=coverage, venues=venues, samples=work.events, planes=planes,
             open_interest=oi if oi is not None else 0.0, tape_share=(sums[0] + sums[1]) / total if total > 0.0 else 0.0,

@@ -17,8 +17,8 @@ from mpengine.engine.log_records import LogOut
 from mpengine.engine.self_check import self_check
 from mpengine.engine.storage import state_digest
 from mpengine.schemas import LevelsDocument, ZonesDocument, decode
-from shm.records import Coverage, DocumentId, FrameKind, PositionSide, TakerSide, Venue
-from tests.engine.events import SECOND, T0, clock, clocks, depth, liquidation, mark, open_interest, trade
+from shm.records import Coverage, DocumentId, FrameKind, Kind, PositionSide, TakerSide, Venue, pack_event
+from tests.engine.events import SECOND, T0, clock, clocks, depth, liquidation, mark, ns, open_interest, trade
 from tests.engine.known_market import KnownMarket
 from tests.engine.test_core import as_bytes, bars, book_start, chain, core, published
 from tests.engine.test_truth import MIX
@@ -70,6 +70,16 @@ def test_a_minute_publishes_frame_and_documents_of_one_state() -> None:
     assert levels_of(second).long.opened_usd == pytest.approx(3_250_000.0)
     assert (levels.src, levels.minute, levels.written_ns) == (100_000.0, (T0 // (60 * SECOND)) + 2, frame.close_ts_ns)
     assert (levels.events, levels.events_in_minute, levels.inferences) == (1, 1, 1)
+
+
+def test_a_venue_time_that_cannot_be_makes_no_frame_of_the_future() -> None:
+    one = core()
+    one.on_batch(minute(0, 88_000.0))
+    ahead = ns(10**9)
+    one.on_batch(pack_event(Kind.LIQUIDATION, Venue.BINANCE, PositionSide.LONG, 0, ahead, ns(61), 0, 0, 99_500.0, 1.0, 99_900.0))
+    one.on_batch(minute(1, 88_050.0))
+    *_, last = maps_of(one.outputs())
+    assert last.frame.venue_ts_ns == last.frame.close_ts_ns
 
 
 @pytest.mark.covers("A2-M8")
@@ -370,6 +380,7 @@ def test_openings_closings_and_evictions_are_told() -> None:
     opening, closing = logs_of(outputs, "inference")
     assert (opening["event"], opening["delta_base"], opening["previous_base"]) == ("opening", 50.0, 88_000.0)
     assert (opening["venues"], opening["opened_usd"], opening["long_share"]) == (["binance"], 5_000_000.0, 0.65)
+    assert (opening["step"], opening["src"]) == (20.0, 100_000.0)
     assert opening["side_usd"] == [pytest.approx(3_250_000.0), pytest.approx(1_750_000.0)]
     assert {row["tier"]: row["usd"] for row in opening["rows"] if row["side"] == "long"}[25] == pytest.approx(695_080.97, abs=0.01)
     assert (closing["event"], closing["fraction"]) == ("closing", pytest.approx(8850.0 / 88_050.0))
