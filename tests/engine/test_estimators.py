@@ -108,6 +108,9 @@ def test_wrong_sides_and_impossible_samples_are_counted_and_large_positions_left
     one.on_event(Venue.BINANCE, LONG, 99.6, 3012.0, 100.0)
     one.on_event(Venue.BYBIT, LONG, 99.6, 1e9, 100.0)  # no bracket known, no cap
     assert (one.samples(Venue.BINANCE), one.samples(Venue.BYBIT)) == (1, 1)
+    one.on_event(Venue.BINANCE, LONG, 100.0, 3000.0, 100.4)  # just the first cap
+    one.on_event(Venue.BINANCE, LONG, 95.0, 1.0, 100.0)  # just 5 % beyond
+    assert (one.samples(Venue.BINANCE), one.dropped) == (3, 14)
 
 
 @pytest.mark.parametrize(("beyond", "rate"), [(0.0001, MMR_MIN), (0.04, MMR_MAX)])
