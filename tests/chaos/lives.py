@@ -116,7 +116,7 @@ class Lives:
         """The engine dies in this write. quiet: in minutes in which nothing happens."""
         process = self.rig.process
         assert process is not None
-        self.order.write_text(f"{name} {step}", "utf-8")
+        self.order.write_text(f"BTC/{name} {step}", "utf-8")
         deadline = time.monotonic() + 30
         while process.poll() is None:
             assert time.monotonic() < deadline, f"no write of {name}"
@@ -124,7 +124,6 @@ class Lives:
             wait_for(lambda: self.rig.word(Word.BACKLOG) == 0 or process.poll() is not None)
         process.communicate()
         assert process.returncode == -signal.SIGKILL
-        self.order.unlink()
         self.check()
 
     def check(self) -> None:

@@ -1,10 +1,11 @@
 """Dies where it is told: SIGKILL at one step of one write. First on PYTHONPATH of a process under test.
 
-DIE_ORDER names a file. While it is there, its text `<name> <step>` says where the process kills itself:
+DIE_ORDER names a file. Once it is there, its text `<folder>/<name> <step>` says where a process kills itself; the first that comes
+there takes the order away.
 
-    <file name> created|half|unsynced|unnamed|named    a file of `write_atomic`: temporary file made, half of it written, not
-                                                       synced, not renamed, renamed and the folder not synced
-    <ring file>|documents-<id> <n>                     a publish: before its store number n (0: before the first)
+    <folder>/<file> created|half|unsynced|unnamed|named    a file of `write_atomic`: temporary file made, half of it written, not
+                                                           synced, not renamed, renamed and the folder not synced
+    <folder>/<ring> <n>, <folder>/documents-<id> <n>       a publish: before its store number n (0: before the first)
 """
 
 from __future__ import annotations
@@ -24,13 +25,22 @@ from shm.words import Words
 ORDER = Path(os.environ["DIE_ORDER"])
 
 
-def ordered() -> tuple[str, str]:
-    """(name, step) of the order, empty without one."""
+def ordered(path: Path) -> str:
+    """The step that is ordered for `path`, empty without one."""
     try:
         name, _, step = ORDER.read_text("utf-8").partition(" ")
     except FileNotFoundError:
-        return "", ""
-    return name, step
+        return ""
+    return step if name == f"{path.parent.name}/{path.name}" else ""
+
+
+def taken() -> bool:
+    """Whether the order is this process's."""
+    try:
+        ORDER.unlink()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def die() -> None:
@@ -39,8 +49,9 @@ def die() -> None:
 
 def die_at(temporary: str, step: str) -> None:
     """Die if this step of writing the file behind a temporary name is the one."""
-    name, separator, _ = Path(temporary).name.removeprefix(".").partition(".tmp-")
-    if separator and (name, step) == ordered():
+    path = Path(temporary)
+    name, separator, _ = path.name.removeprefix(".").partition(".tmp-")
+    if separator and ordered(path.with_name(name)) == step and taken():
         die()
 
 
@@ -114,25 +125,25 @@ class Mortal(Words):
         self._left -= 1
 
 
-def make_mortal(writer: FrameWriter | DocumentWriter, arrays: Iterable[SlotArray], stores: str) -> None:
-    writer._words = Mortal(writer._words, int(stores))
+def make_mortal(writer: FrameWriter | DocumentWriter, name: str, arrays: Iterable[SlotArray]) -> None:
+    """Let the writer die at its next publish if that is the order."""
+    if writer._mapped is None or not (step := ordered(writer._mapped.path.with_name(name))) or not taken():
+        return
+    writer._words = Mortal(writer._words, int(step))
     for array in arrays:
         array._words = writer._words
 
 
 def publish_frame(self: FrameWriter, *args: Any, whole: Callable[..., int] = FrameWriter.publish, **kwargs: Any) -> int:
-    name, step = ordered()
-    if self._mapped is not None and name == self._mapped.path.name:
-        make_mortal(self, [self._slots], step)
+    if self._mapped is not None:
+        make_mortal(self, self._mapped.path.name, [self._slots])
     return whole(self, *args, **kwargs)
 
 
 def publish_document(
     self: DocumentWriter, document: int, *args: Any, whole: Callable[..., int] = DocumentWriter.publish, **kwargs: Any
 ) -> int:
-    name, step = ordered()
-    if name == f"documents-{int(document)}":
-        make_mortal(self, [one.slots for one in self._documents.values()], step)
+    make_mortal(self, f"documents-{int(document)}", [one.slots for one in self._documents.values()])
     return whole(self, document, *args, **kwargs)
 
 
