@@ -28,7 +28,10 @@ IMPURE = {
 PURE = (
     "mpengine/venues/*.py", "mpengine/engine/*.py", "mpengine/config.py", "mpengine/schemas.py", "mpengine/clock_grid.py",
     "mpengine/heatmap.py", "mpengine/pictures.py", "mpengine/brackets.py", "mpengine/contract/*.py",
-    "mpengine/cells.py", "mpengine/wire_formats.py",
+    "mpengine/cells.py", "mpengine/wire_formats.py", "mpengine/mphm.py",
+    *(f"mpengine/client/{name}.py" for name in (
+        "protocol", "heal", "zones", "columns", "updates", "sse", "requests", "answers", "options", "errors",
+    )),
     "mpengine/ingest/backoff.py", "mpengine/ingest/routing.py", "mpengine/ingest/watchdog.py", "mpengine/ingest/merge.py",
     "mpengine/simulator/market.py", "shm/layout.py", "shm/records.py", "shm/frames.py", "shm/grid.py", "shm/paths.py",
     "shm/board_words.py", "supervisor/plan.py", "supervisor/policy.py",
@@ -80,6 +83,15 @@ def test_imports_point_one_way() -> None:
             ours = [name for name in imported(path) if name.split(".")[0] in OURS]
             bad = [name for name in ours if not f"{name}.".startswith(tuple(f"{other}." for other in (package, *others)))]
             assert not bad, f"{path} imports {bad}"
+
+
+def test_the_client_knows_the_contract_and_nothing_of_the_server() -> None:
+    known = ("mpengine.client", "mpengine.contract", "mpengine.mphm", "mpengine.wire_formats", "mpengine.cells", "shm.grid")
+    for path in sources("mpengine/client"):
+        ours = {name for name in imported(path) if name.split(".")[0] in OURS} - {"mpengine.__version__"}
+        assert not (bad := [name for name in ours if not f"{name}.".startswith(tuple(f"{one}." for one in known))]), (
+            f"{path}: {bad}"
+        )
 
 
 def test_cores_touch_no_clock_socket_or_process() -> None:
@@ -135,7 +147,8 @@ def test_importing_opens_nothing_and_starts_nothing() -> None:
     code = (
         "import sys, threading, os\n"
         "before = set(os.listdir('/proc/self/fd'))\n"
-        "import shm, mpengine, mpengine.cli, mpengine.engine.core, mpengine.engine.process, mpengine.venues, api, supervisor\n"
+        "import shm, mpengine, mpengine.cli, mpengine.engine.core, mpengine.engine.process, mpengine.venues, mpengine.client\n"
+        "import api, supervisor\n"
         "assert threading.active_count() == 1, threading.enumerate()\n"
         "assert set(os.listdir('/proc/self/fd')) <= before, 'a descriptor stayed open'\n"
     )
@@ -167,7 +180,8 @@ def test_ids_that_cross_processes_come_from_the_system() -> None:
         assert "uuid1(" not in text and "uuid4(" not in text, path
         if "random" in names:
             # Jitter of reconnects, restarts and retry hints; nothing of it names or numbers anything.
-            assert path.name in {"process.py", "keeper.py", "protocol.py", "__main__.py"}, f"{path} imports random"
+            names = {"process.py", "keeper.py", "protocol.py", "__main__.py", "sync.py", "aio.py", "push.py", "hub.py"}
+            assert path.name in names, f"{path} imports random"
 
 
 @pytest.mark.covers("R-H5", "R-H6", "R-M11")
