@@ -9,7 +9,7 @@ whose it is (`StreamPlan.steady`) and on whether anything else still comes:
 | silent beyond its limit | other things come on the socket | nothing comes at all |
 |---|---|---|
 | a steady stream | REPLACE by a successor; RESUBSCRIBE first where the plan says so | REOPEN: cut |
-| a stream that may rest | RESUBSCRIBE, nothing else | nothing; on a socket without steady streams RESUBSCRIBE, then REPLACE |
+| a stream that may rest | RESUBSCRIBE, nothing else | nothing; on a socket without steady streams see `_gentle` |
 
 Whatever is tried without success is tried again after twice the time, at last hourly (`Efforts`), over any number of connections.
 """
@@ -37,6 +37,8 @@ RARELY_S: Final = 3600.0
 PACE_S: Final = 30.0
 """New subscriptions of resting streams on one socket are so far apart: 240 requests an hour, half of what the strictest venue takes
 on a connection (480), and the books that lost their chain need the other half."""
+QUOTES: Final = frozenset({Kind.DEPTH, Kind.TOUCH, Kind.MARK})
+"""What a venue sends whether or not somebody trades."""
 SOCKET_SILENT: Final = 0.5
 """A socket is silent when nothing came for this share of the limit that one of its steady streams has reached: when a socket dies,
 the last words of its streams are not all equally old."""
@@ -206,10 +208,10 @@ class SocketWatch:
         return Finding(watch.plan.name, action, silent_s, watch.plan.steady)
 
     def _gentle(self, silent: list[tuple[_StreamWatch, float]], socket_s: float, now_ns: int) -> tuple[_StreamWatch, Action] | None:
-        """What is done about streams that may rest, one at a time.
+        """What is done about streams that may rest, one at a time: the one that waits longest is subscribed anew.
 
-        The one that waits longest is subscribed anew. Where nothing steady is on the socket and nothing comes at all, a successor
-        is tried: nothing that is missing would have come for sure, so nothing is cut.
+        Where nothing steady is on the socket and nothing comes at all for twice the shortest limit, it is cut if quotes
+        are missing. Without quotes nothing would have come for sure: a successor is tried, and there is no hole.
         """
         resting = [
             (watch, silent_s, self._scale * watch.plan.act_s)
@@ -222,7 +224,7 @@ class SocketWatch:
         first, _, least_s = min(resting, key=lambda one: one[2])
         if not judged and socket_s >= 2 * least_s and now_ns >= efforts.due_ns(_SOCKET):
             efforts.tried(_SOCKET, now_ns, 2 * least_s / self._scale)
-            return first, Action.REPLACE
+            return first, Action.REOPEN if any(watch.plan.kind in QUOTES for watch, _, _ in resting) else Action.REPLACE
         waiting = [
             (max(efforts.due_ns(watch.plan.name), watch.seen_ns + round(limit_s * SECOND)), watch, limit_s)
             for watch, silent_s, limit_s in resting
