@@ -40,7 +40,7 @@ class Connection(Protocol):
         """Hand a message over, after which the client stands where its subscriptions say; bytes that it costs."""
 
     def end(self, code: int) -> None:
-        """Close in order, what was sent first."""
+        """Close when the client has taken what was sent, or does not for a little longer."""
 
     def abort(self) -> None:
         """Close now."""
@@ -179,10 +179,7 @@ class Client:
             return
         self.say("bye", messages.plain({"type": "bye", "reason": reason, **more}))
         self.reason = reason
-        if self.connection.paused:
-            self.connection.abort()  # what waits there would have to be read first
-        else:
-            self.connection.end(code)
+        self.connection.end(code)
 
     def forget(self) -> None:
         """The connection is gone."""

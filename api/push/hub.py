@@ -11,6 +11,7 @@ import asyncio
 import logging
 import os
 import random
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
@@ -25,6 +26,7 @@ from shm.doorbell import RECHECK_S, Waiter
 
 PORTION: Final = 100  # clients flushed before the loop gets its turn: about 2 ms
 BEAT_S: Final = 5.0
+BEAT_TURNS: Final = 20  # in as many portions within this time, so that beats to thousands do not come at once
 SWEEP_S: Final = 1.0
 RECONNECT_MS: Final = (800, 5000)
 SLOW: Final = 1013
@@ -44,6 +46,7 @@ class Hub:
         self.channels: Mapping[str, Channel] = channels_of(context, health)
         self.budget = Budget(api.push_bytes_per_s, api.push_burst_bytes, api.push_queue_bytes, api.push_stall_s)
         self._clients: dict[Client, None] = {}
+        self._beats: deque[tuple[float, Client]] = deque()  # when each client gets its next one
         self._marked: dict[Client, None] = {}
         self._draining = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -58,7 +61,7 @@ class Hub:
         self._waiter = Waiter(doorbells(os.environ.get(DOORBELLS_VARIABLE, "")))
         self._loop.add_reader(self._waiter.fileno(), self._rung)
         self._every("look", RECHECK_S, self.look)
-        self._every("beat", BEAT_S, self._beat)
+        self._every("beat", BEAT_S / BEAT_TURNS, self._beat)
         self._every("sweep", SWEEP_S, self._sweep)
 
     def stop(self) -> None:
@@ -82,6 +85,7 @@ class Hub:
         """A client has connected."""
         client = Client(self, connection, self.budget, asyncio.get_running_loop())
         self._clients[client] = None
+        self._beats.append((client.loop.time() + BEAT_S, client))
         self.counts.begin(connection.transport)
         return client
 
@@ -168,9 +172,12 @@ class Hub:
         document = self.context.feeds.document()
         venues = {} if document is None else document.content.venues
         ages = {name: _age_s(one.last_ms, now_ms) for name, one in venues.items()}
-        exchanges = orjson.dumps(ages)
-        for client in list(self._clients):
-            client.beat(now_ms, exchanges)
+        exchanges, now = orjson.dumps(ages), asyncio.get_running_loop().time()
+        while self._beats and self._beats[0][0] <= now:
+            _, client = self._beats.popleft()
+            if client in self._clients:
+                client.beat(now_ms, exchanges)
+                self._beats.append((now + BEAT_S, client))
 
     def _sweep(self) -> None:
         for client in [client for client in self._clients if client.connection.paused and client.stalled()]:

@@ -49,7 +49,7 @@ class PushSocket(WebSocketsSansIOProtocol):
             self.transport.write(frame)
 
     def end(self, code: int) -> None:
-        """Close with a code, and wait shortly for the client to agree."""
+        """Close with a code; what the client does not take within a short time is thrown away."""
         if self.close_sent or self.transport.is_closing():
             return
         self.stop_keepalive()
@@ -59,7 +59,7 @@ class PushSocket(WebSocketsSansIOProtocol):
         if self.read_paused:
             self.read_paused = False
             self.transport.resume_reading()
-        self.close_timer = self.loop.call_later(self.close_timeout, self.transport.close)
+        self.close_timer = self.loop.call_later(self.close_timeout, self.transport.abort)
 
     def abort(self) -> None:
         """Close without another byte."""

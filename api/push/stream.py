@@ -17,7 +17,7 @@ from api.push.client import Client
 from api.push.hub import Hub
 from api.push.messages import Frame
 from api.push.reply import Receive, Reply, Scope, Send, entered
-from api.push.socket import vanish_after
+from api.push.socket import CLOSE_WAIT_S, vanish_after
 
 CHANNELS_PER_STREAM: Final = 32
 FIRST_LINE: Final = b"retry: 2000\n\n"
@@ -54,6 +54,8 @@ class StreamConnection:
 
     def end(self, code: int) -> None:
         self._over.set()
+        transport = self._protocol.transport
+        self._protocol.loop.call_later(CLOSE_WAIT_S, lambda: transport.abort() if transport.get_write_buffer_size() else None)
 
     def abort(self) -> None:
         self._protocol.transport.abort()
