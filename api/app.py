@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from dataclasses import replace
 from importlib import metadata
 from typing import Any, Final
 
@@ -29,7 +28,7 @@ from api.depth import DepthFrames
 from api.endpoints import ENDPOINTS, routes
 from api.errors import ALLOWED_METHODS, NO_STORE, ApiError
 from api.feeds import Feeds
-from api.gate import ADMISSION, adding, merged, overloaded, private, refusal
+from api.gate import ADMISSION, adding, make_private, merged, overloaded, refusal
 from api.health import Health
 from api.hooks import BEGAN_NS, NOSNIFF, REQUEST_ID, Around, access, install_errors, request_ids
 from api.liquidations import LiquidationRows
@@ -81,7 +80,7 @@ class Service:
         self._admin = AdminListener(context.settings, Scrape(context, self._health))
         self._access = context.access
         self._memory = MemoryWatch(context.settings.api.worker_memory_bytes, context.lifetime, context.cache.clear)
-        self._hub = Hub(context, self._health)
+        self.hub = Hub(context, self._health)
         self._reply = Reply(self.meter, self._ids)
         self._falcon = self._build_falcon()
 
@@ -103,7 +102,7 @@ class Service:
         elif kind == "lifespan":
             await self._lifespan(receive, send)
         elif scope["path"] in SOCKET_PATHS:
-            await websocket.serve(self._hub, self._access, self._reply, scope, receive, send)
+            await websocket.serve(self.hub, self._access, self._reply, scope, receive, send)
         else:
             await self._falcon(scope, receive, send)
 
@@ -122,7 +121,7 @@ class Service:
         if error is not None:
             await self._send(self._refused(target, error, scope[BEGAN_NS]), admission, scope, send)
         elif method == "GET" and scope["path"] in STREAM_PATHS:
-            await stream.serve(self._hub, self._access, self._reply, admission, scope, receive, send)
+            await stream.serve(self.hub, self._access, self._reply, admission, scope, receive, send)
         else:
             await self._falcon(scope, receive, adding(send, admission, keys=self._access.keys is not None))
 
@@ -184,7 +183,9 @@ class Service:
             if name == b"if-none-match":
                 tag = value
         made = answer.respond(now_ms, now_ms, tag)
-        return made if self._access.keys is None else replace(made, headers=private(made.headers))
+        if self._access.keys is not None:
+            make_private(made.headers)  # a list of this response alone
+        return made
 
     async def _known(self, target: bytes, admission: Admission, scope: Scope, send: Send) -> bool:
         """The same under any other ASGI server: answer from the cache if it has exactly this request."""
@@ -206,7 +207,7 @@ class Service:
     def drain(self) -> None:
         """The worker has been asked to stop."""
         self.context.lifetime.stopping = True
-        self._hub.say_bye()
+        self.hub.say_bye()
 
     def turn(self) -> None:
         """Once a second: look for replaced files, tell the board."""
@@ -240,12 +241,12 @@ class Service:
         # A turn that fails must not end a start: a failing lifespan stops the whole pool.
         self._safely(self.turn)
         turns = asyncio.create_task(self._turns())
-        self._hub.start()
+        self.hub.start()
         await send({"type": "lifespan.startup.complete"})
         await receive()
         turns.cancel()
         self._safely(self._admin.close)
-        self._hub.stop()
+        self.hub.stop()
         self._safely(self.tell)  # what was counted since the last turn, the answers of the drain among it
         self.context.builder.close()
         self.context.sources.close()

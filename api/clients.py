@@ -27,6 +27,7 @@ class Clients:
         self._salt = salt
         self._direct = lru_cache(REMEMBERED)(self._name_direct)
         self._forwarded = lru_cache(REMEMBERED)(self._name_forwarded)
+        self.of_key = lru_cache(REMEMBERED)(self._name_key)
         self.looks = bool(self._trusted)
 
     def of_address(self, peer: str, forwarded: bytes | None = None) -> int:
@@ -37,7 +38,7 @@ class Clients:
             return self._name_forwarded(peer, forwarded)
         return self._forwarded(peer, forwarded)
 
-    def of_key(self, identity: str) -> int:
+    def _name_key(self, identity: str) -> int:
         """Number of a client by the id of its key."""
         return self._hash(b"key", identity.encode())
 

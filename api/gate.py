@@ -42,12 +42,13 @@ def refusal(error: ApiError) -> Response:
     return Response(error.status, headers, [body])
 
 
-def private(headers: Headers) -> Headers:
-    """The headers with nothing that a shared cache may keep: who asks without a key must not get what one with a key got."""
-    return [
-        (name, value.replace(_PUBLIC, b"private", 1)) if name == _CACHE_CONTROL and value.startswith(_PUBLIC) else (name, value)
-        for name, value in headers
-    ]
+def make_private(headers: Headers) -> None:
+    """Take back that a shared cache may keep the answer: who asks without a key must not get what one with a key got."""
+    for at, (name, value) in enumerate(headers):
+        if name == _CACHE_CONTROL:
+            if value.startswith(_PUBLIC):
+                headers[at] = (name, value.replace(_PUBLIC, b"private", 1))
+            return
 
 
 def merged(headers: Headers, more: Headers) -> Headers:
@@ -66,7 +67,9 @@ def adding(send: Send, admission: Admission, *, keys: bool) -> Send:
     async def add(message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = [(bytes(name).lower(), bytes(value)) for name, value in message.get("headers", [])]
-            message["headers"] = merged(private(headers) if keys else headers, admission.headers)
+            if keys:
+                make_private(headers)
+            message["headers"] = merged(headers, admission.headers)
         await send(message)
 
     return add

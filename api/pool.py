@@ -29,9 +29,12 @@ from typing import Any, Final
 
 from gunicorn.glogging import Logger  # type: ignore[import-untyped]
 
+from api.access import keys_path
 from api.settings import read_settings, settings_path
 from mpengine.config import ApiSettings, ConfigError, Settings
-from shm import process_log
+from mpengine.keys import KeyFileError
+from mpengine.keys import read as read_keys
+from shm import process_log, rate_table
 from shm.board import BoardReader
 from shm.board_words import Role
 from shm.errors import Missing, ShmError
@@ -172,12 +175,28 @@ def on_starting(server: Any) -> None:
         row = board_row(MASTER, board)
         shell = ProcessShell(MASTER, Role.API_MASTER, board=board, row=row, log_level=current.log.level)
         shell.install_signals(_stop)  # until gunicorn installs its own; then only for "the supervisor is gone"
+        _prepare_access(current, server.cfg.workers)
         server.LISTENERS = _listeners_within(BIND_FOR_S, current.api, server.cfg.workers)
-    except (ShmError, OSError, ConfigError) as error:
+    except (ShmError, OSError, ConfigError, KeyFileError) as error:
         log.error("cannot start: %s: %s", type(error).__name__, error)
         process_log.shutdown()
         sys.exit(Exit.BOOT_FAILED)
     _Master.shell = shell
+
+
+def _prepare_access(current: Settings, workers: int) -> None:
+    """The table that the workers share, and a look at the keys. Raises KeyFileError, OSError."""
+    api = current.api
+    # Every worker of an earlier master has ended with it, so nobody uses an older table.
+    rate_table.create(current.paths.rates, workers)
+    if api.keys:
+        try:
+            keys = read_keys(keys_path(current)).keys
+        except FileNotFoundError:
+            raise KeyFileError("api.keys is on and there is no key file: mpengine keys add") from None
+        log.info("%d API keys", len(keys))
+    elif api.rate_limits and api.behind_proxy and not api.trusted_proxies:
+        log.warning("api.trusted_proxies is empty: all clients behind the proxy share one rate limit")
 
 
 def when_ready(_server: Any) -> None:

@@ -20,7 +20,7 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Final
 
@@ -81,6 +81,7 @@ class Rates:
         self._burst_ns = limit.burst * self._token_ns
         self._near_ns = int(self._burst_ns * NEAR)
         self._held: dict[int, int] = {}
+        self._headers = lru_cache(4096)(partial(rate_headers, limit))
         self._told = False
         self._use(table or RateTable.private())
 
@@ -148,7 +149,7 @@ class Rates:
     def headers(self, debt_ns: int) -> tuple[Headers, bytes]:
         """Headers of an answer, as pairs and as bytes of the head."""
         left = max(0, self._burst_ns - debt_ns) // self._token_ns
-        return rate_headers(self.limit, left, (debt_ns + SECOND_NS // 2) // SECOND_NS)
+        return self._headers(left, (debt_ns + SECOND_NS // 2) // SECOND_NS)
 
     # --- push connections -----------------------------------------------------------------------------------------------
 
@@ -243,7 +244,6 @@ class Rates:
         self._table.close()
 
 
-@lru_cache(4096)
 def rate_headers(limit: Limit, left: int, full_s: int) -> tuple[Headers, bytes]:
     """Headers of an answer that was counted: `left` tokens, `full_s` seconds until the bucket is full again."""
     pairs = [

@@ -3,6 +3,7 @@
     N connections (this process) ==> gunicorn worker: parser -> known answer | Falcon -> cache | build from rings
                                  ==> gunicorn worker: parser -> bare ASGI callable, body of the same size      (baseline)
                                  ==> uvicorn: FastAPI, a response encoded before, body of the same size        (peer, if there)
+                                 ==> the first one with rate limits on, and with limits and keys on            (what access costs)
 
 All servers run at the same time, and their rounds alternate, so that a ratio compares the same minute of the same machine. The
 client is a process of its own on another core and costs about as much as the server: with fewer than two free cores the numbers
@@ -35,6 +36,7 @@ import uvloop
 from bench import fastapi_peer
 from bench.common import Row, main, report
 from mpengine.config import Settings, encode, load, resolve_directories
+from mpengine.keys import change, new_key
 from shm.frame_ring import FrameWriter
 from shm.frames import Frame
 from shm.frames import encode as encode_frame
@@ -55,7 +57,8 @@ Targets = Callable[[], Iterator[str]]
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One endpoint in one state. `targets`: what is asked for, again and again; `baseline`: compared with the bare callable."""
+    """One endpoint in one state. `targets`: what is asked for, again and again; `baseline`: compared with the bare callable and
+    with guarded servers."""
 
     name: str
     targets: Targets
@@ -232,10 +235,15 @@ def fill(settings: Settings) -> None:
             bars.append(bar, ts_ns=int(bar["close_ts_ns"]))
 
 
-def make_settings(root: Path, name: str, port: int) -> Settings:
-    """Settings of one server; both read the same data."""
+OFF: Final = "rate_limits = false"
+LIMITS: Final = "rate_limits = true\nrate_per_s = 1000000.0\nrate_burst = 1000000"  # counted and never reached
+KEYS: Final = f"keys = true\n{LIMITS}"
+
+
+def make_settings(root: Path, name: str, port: int, access: str = OFF) -> Settings:
+    """Settings of one server; all read the same data."""
     (root / name).mkdir(parents=True)
-    text = f'[api]\nhost = "127.0.0.1"\nport = {port}\nworkers = 1\n[log]\nlevel = "WARNING"\n[symbols.BTC]\n'
+    text = f'[api]\nhost = "127.0.0.1"\nport = {port}\nworkers = 1\n{access}\n[log]\nlevel = "WARNING"\n[symbols.BTC]\n'
     return resolve_directories(load(text, {}), data=root / "data", runtime=root / name)
 
 
@@ -286,26 +294,26 @@ def free_port() -> int:
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """Where the servers listen; `peer` None: FastAPI is not there."""
+    """Where the servers listen; `peer` None: FastAPI is not there. `key`: header for the one with keys."""
 
     api: int
     bare: int
     peer: int | None
+    limits: int
+    keys: int
+    key: bytes
 
 
 async def _measure(case: Case, ports: Ports, seconds: float) -> Row:
     """Best of the rounds of the case, of its baseline and of the peer, taken in turns."""
     body = (await Load(case).run(ports.api, 1, seconds / 10)).body_bytes  # the first one builds
-    others: dict[str, tuple[int, str]] = {"bare": (ports.bare, f"/{body}")} if case.baseline else {}
-    if case.baseline and ports.peer is not None:
-        others["fastapi"] = (ports.peer, f"/orderbook_heatmap?symbol=BTC&size={body}")
+    others = _others(case, ports, body) if case.baseline else {}
     own: list[Measured] = []
     theirs: dict[str, list[Measured]] = {name: [] for name in others}
     for _ in range(ROUNDS):
         own.append(await Load(case).run(ports.api, case.connections, seconds))
-        for name, (port, target) in others.items():
-            constant = Case(name, same(target), case.connections)
-            theirs[name].append(await Load(constant).run(port, case.connections, seconds))
+        for name, (port, other) in others.items():
+            theirs[name].append(await Load(other).run(port, case.connections, seconds))
     best = max(own, key=lambda one: one.per_second)
     rates = {name: max(one.per_second for one in measured) for name, measured in theirs.items()}
     return {
@@ -319,7 +327,22 @@ async def _measure(case: Case, ports: Ports, seconds: float) -> Row:
         "bare/s": round(rates["bare"]) if "bare" in rates else None,
         "of bare": round(best.per_second / rates["bare"], 2) if "bare" in rates else None,
         "of FastAPI": round(best.per_second / rates["fastapi"], 2) if "fastapi" in rates else None,
+        "with limits": round(rates["limits"] / best.per_second, 2) if "limits" in rates else None,
+        "and keys": round(rates["keys"] / best.per_second, 2) if "keys" in rates else None,
     }
+
+
+def _others(case: Case, ports: Ports, body: int) -> dict[str, tuple[int, Case]]:
+    """What a case is compared with: (port, what is asked there)."""
+    found = {
+        "bare": (ports.bare, Case("bare", same(f"/{body}"), case.connections)),
+        "limits": (ports.limits, case),
+        "keys": (ports.keys, Case(case.name, case.targets, case.connections, case.headers + ports.key)),
+    }
+    if ports.peer is not None:
+        target = f"/orderbook_heatmap?symbol=BTC&size={body}"
+        found["fastapi"] = (ports.peer, Case("fastapi", same(target), case.connections))
+    return found
 
 
 async def _all(quick: bool, ports: Ports) -> list[Row]:
@@ -334,15 +357,20 @@ def run(quick: bool) -> list[Row]:
     try:
         (root / "data").mkdir()
         own, base = (make_settings(root, name, free_port()) for name in ("api", "bare"))
+        limited, keyed = (make_settings(root, name, free_port(), text) for name, text in (("limits", LIMITS), ("keys", KEYS)))
+        record, key = new_key(0, ["read"])
+        change(keyed.paths.keys, lambda records: [*records, record])
         fill(own)
         with ExitStack() as stack:
             api = stack.enter_context(server(own, "api.app:get_app()"))
             bare = stack.enter_context(server(base, "bench.bare_asgi:get_app()"))
+            limits, keys = (stack.enter_context(server(one, "api.app:get_app()")) for one in (limited, keyed))
             port = free_port()
             if peer is not None:
                 stack.enter_context(running([peer, fastapi_peer.__file__, str(port)], port, {}))
             runner = stack.enter_context(asyncio.Runner(loop_factory=uvloop.new_event_loop))
-            rows = runner.run(_all(quick, Ports(api, bare, None if peer is None else port)))
+            header = b"Authorization: Bearer %s\r\n" % key.encode("ascii")
+            rows = runner.run(_all(quick, Ports(api, bare, None if peer is None else port, limits, keys, header)))
     finally:
         shutil.rmtree(root)
     note = (

@@ -20,6 +20,7 @@ class Bare:
         self.settings = read_settings(settings_path())
         self.on_turn: OnTurn = lambda _totals, _levels: None
         self.on_stop: Callable[[], None] = lambda: None
+        self.on_swollen: Callable[[], None] = lambda: None
         self._bodies: dict[str, tuple[list[tuple[bytes, bytes]], bytes]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -36,11 +37,12 @@ class Bare:
         found = self._bodies[path] = headers, b"x" * size
         return found
 
-    def wire_answer(self, target: bytes, headers: Headers, *, head: bool, more: Headers) -> list[bytes] | None:
+    def wire_answer(self, target: bytes, headers: Headers, *, head: bool, more: Headers, scope: Scope) -> list[bytes] | None:
         """Never: this one is there to be asked by ASGI."""
 
-    def refused(self, status: int) -> None:
+    def refused(self, status: int, headers: Headers) -> Headers:
         """Nothing is counted here."""
+        return []
 
     def drain(self) -> None:
         """Nothing to tell."""

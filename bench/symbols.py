@@ -70,7 +70,7 @@ def tree(symbols: list[str], folder: Path) -> Iterator[Settings]:
     overrides = [
         "instance.name=bench", f"instance.data_dir={folder / 'data'}", f"instance.runtime_dir={base}", "api.host=127.0.0.1",
         f"api.port={port}", "api.workers=1", "simulator.enabled=true", f"simulator.port={simulator}", "log.level=WARNING",
-        *DEMO_VENUES,
+        "api.rate_limits=false", *DEMO_VENUES,
     ]  # fmt: skip
     sets = [text for one in overrides for text in ("--set", one)]
     runtime = runtime_folder(base, "bench", boot_id()[0])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -18,6 +18,7 @@ from mpengine import __version__
 if TYPE_CHECKING:
     from mpengine.brackets import Bracket, BracketFile
     from mpengine.config import Settings
+    from mpengine.keys import KeyRecord, Scope
 
 CONFIG_NAMES = ("mpengine.toml", "/etc/mpengine/mpengine.toml")
 BENCHES = ("rings", "book", "minute", "wire", "symbols", "api")
@@ -124,6 +125,7 @@ def demo(config: Path | None, overrides: tuple[str, ...], port: int, directory: 
     values = {
         "simulator.enabled": "true", "simulator.seed": seed, "simulator.captures": captures, "instance.name": "demo",
         "instance.data_dir": (directory / "data").resolve(), "api.host": "127.0.0.1", "api.port": port, "log.level": "WARNING",
+        "api.rate_limits": "false",  # one person on this machine
     }  # fmt: skip
     click.echo(
         "Starting a simulated exchange, ingest, an engine per symbol and the API on this machine. Ctrl-C ends all of it.\n"
@@ -320,6 +322,130 @@ def _brackets_before(output: Path, settings: Settings) -> BracketFile:
     if output.exists():
         return read(output)
     return read(Path(settings.engine.brackets_file)) if settings.engine.brackets_file else shipped()
+
+
+@main.group()
+def keys() -> None:
+    """API keys: who may ask when api.keys is on (docs/operations.md). Workers take a change within two seconds."""
+
+
+_expires = "Until when: a date (2027-01-31), a time (2027-01-31T12:00:00Z), or days from now (90d)."
+
+
+@keys.command("add")
+@_config
+@_set
+@click.option("--scope", "scopes", multiple=True, type=click.Choice(["read", "push"]), help="What it is for; default both.")
+@click.option("--expires", help=_expires)
+@click.option("--note", default="", help="For whom it is; shown by list.")
+def keys_add(config: Path | None, overrides: tuple[str, ...], scopes: tuple[Scope, ...], expires: str | None, note: str) -> None:
+    """Make a key and print it, once: only the hash of its secret is kept."""
+    import time
+
+    from mpengine.keys import SCOPES, new_key
+
+    now_ms = time.time_ns() // 1_000_000
+    until_ms = None if expires is None else _epoch_ms(expires, now_ms)
+    record, text = new_key(now_ms, list(dict.fromkeys(scopes)) or list(SCOPES), until_ms, note)
+    _change_keys(_settings(config, overrides), lambda records: [*records, record])
+    click.echo(text)
+    click.echo(f"key {record.id}, scopes {', '.join(record.scopes)}. It is not shown again.", err=True)
+
+
+@keys.command("list")
+@_config
+@_set
+def keys_list(config: Path | None, overrides: tuple[str, ...]) -> None:
+    """Ids, states, scopes, expiry, notes. Never a secret, nor its hash."""
+    import time
+
+    from mpengine.keys import KeyFileError, read
+
+    try:
+        records = read(_keys_file(_settings(config, overrides))).keys
+    except FileNotFoundError:
+        records = []
+    except KeyFileError as error:
+        _fail(f"the key file {error}")
+    now_ms = time.time_ns() // 1_000_000
+    for one in records:
+        until = "never" if one.expires_ms is None else _day(one.expires_ms)
+        click.echo(
+            f"{one.id}  {one.state(now_ms):7}  {','.join(one.scopes):9}  made {_day(one.created_ms)}  ends {until}  {one.note}"
+        )
+    click.echo(f"{len(records)} keys", err=True)
+
+
+@keys.command("revoke")
+@_config
+@_set
+@click.argument("identity", metavar="ID")
+def keys_revoke(config: Path | None, overrides: tuple[str, ...], identity: str) -> None:
+    """End a key for good."""
+    import time
+
+    _replace_key(_settings(config, overrides), identity, revoked_ms=time.time_ns() // 1_000_000)
+    click.echo(f"{identity} revoked", err=True)
+
+
+@keys.command("expire")
+@_config
+@_set
+@click.argument("identity", metavar="ID")
+@click.argument("when")
+def keys_expire(config: Path | None, overrides: tuple[str, ...], identity: str, when: str) -> None:
+    """Set when a key ends: a date, a time, days from now (90d), or never."""
+    import time
+
+    until_ms = None if when == "never" else _epoch_ms(when, time.time_ns() // 1_000_000)
+    _replace_key(_settings(config, overrides), identity, expires_ms=until_ms)
+    click.echo(f"{identity} ends {'never' if until_ms is None else _day(until_ms)}", err=True)
+
+
+def _keys_file(settings: Settings) -> Path:
+    return Path(settings.api.keys_file) if settings.api.keys_file else _located(settings).paths.keys
+
+
+def _change_keys(settings: Settings, edit: Callable[[list[KeyRecord]], list[KeyRecord]]) -> None:
+    from mpengine.keys import KeyFileError, change
+
+    path = _keys_file(settings)
+    try:
+        change(path, edit)
+    except KeyFileError as error:
+        _fail(f"the key file {error}")
+    except OSError as error:
+        _fail(f"{path} cannot be written ({type(error).__name__})")
+
+
+def _replace_key(settings: Settings, identity: str, **values: int | None) -> None:
+    import msgspec
+
+    def edit(records: list[KeyRecord]) -> list[KeyRecord]:
+        if all(one.id != identity for one in records):
+            _fail(f"there is no key {identity}")
+        return [msgspec.structs.replace(one, **values) if one.id == identity else one for one in records]
+
+    _change_keys(settings, edit)
+
+
+def _epoch_ms(text: str, now_ms: int) -> int:
+    """A date, a time (UTC where it names no zone) or `90d`."""
+    from datetime import UTC, datetime
+
+    if text.endswith("d") and text[:-1].isascii() and text[:-1].isdigit() and len(text) < 7:
+        return now_ms + int(text[:-1]) * 86_400_000
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise click.UsageError(f"{text!r} must be a date, a time or a number of days like 90d") from None
+    return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
+def _day(epoch_ms: int) -> str:
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(epoch_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
 
 
 @main.command()

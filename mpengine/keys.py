@@ -28,7 +28,8 @@ SECRET_BYTES: Final = 32
 
 Scope = Literal["read", "push"]
 SCOPES: Final[tuple[Scope, ...]] = ("read", "push")
-Milliseconds = Annotated[int, Meta(ge=0, le=1 << 53)]
+Milliseconds = Annotated[int, Meta(ge=0, le=253_402_300_799_999)]
+"""Up to the end of the year 9999."""
 
 
 class KeyFileError(Exception):
@@ -44,7 +45,7 @@ class KeyRecord(Struct, frozen=True, kw_only=True):
     created_ms: Milliseconds
     expires_ms: Milliseconds | None = None
     revoked_ms: Milliseconds | None = None
-    note: Annotated[str, Meta(max_length=200)] = ""
+    note: Annotated[str, Meta(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")] = ""
 
     def ended(self, now_ms: int) -> bool:
         """Whether it is revoked or has expired."""
@@ -105,6 +106,7 @@ def change(path: Path, edit: Callable[[list[KeyRecord]], list[KeyRecord]]) -> No
     Two commands at once take turns. The owner of the file stays who it was, else the owner of its directory, so that a root
     shell does not lock the service out. Raises KeyFileError for a file that `read` refuses, OSError where it cannot be written.
     """
+    path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
@@ -112,10 +114,12 @@ def change(path: Path, edit: Callable[[list[KeyRecord]], list[KeyRecord]]) -> No
             records, owner = read(path).keys, path.stat()
         except FileNotFoundError:
             records, owner = [], path.parent.stat()
-        changed = edit(list(records))
-        if len(changed) > MAX_KEYS:
-            raise KeyFileError(f"would have more than {MAX_KEYS} keys")
-        write_atomic(path, msgspec.json.format(msgspec.json.encode(KeyFile(keys=changed)), indent=1) + b"\n", mode=FILE_MODE)
+        data = msgspec.json.encode(KeyFile(keys=edit(list(records))))
+        try:
+            msgspec.json.decode(data, type=KeyFile)
+        except msgspec.ValidationError as error:
+            raise KeyFileError(f"would not be readable: {error}") from error
+        write_atomic(path, msgspec.json.format(data, indent=1) + b"\n", mode=FILE_MODE)
         if os.geteuid() == 0:
             os.chown(path, owner.st_uid, owner.st_gid)
     finally:

@@ -62,6 +62,7 @@ class Tree:
         self.arguments = [
             "--config", str(self.config), "--set", f"instance.name={name}", "--set", f"instance.data_dir={folder / 'data'}",
             "--set", f"instance.runtime_dir={self.runtime_base}", "--set", "api.host=127.0.0.1",
+            "--set", "api.rate_limits=false",
             "--set", f"api.port={self.api_port}", "--set", f"simulator.port={self.simulator_port}",
         ]  # fmt: skip
         self.log = folder / "log"

@@ -31,7 +31,7 @@ DEADLINE_S = 30.0
 
 # Short times, so that a test does not wait for what takes minutes in production; their proportions stay.
 QUICK = {
-    "api.host": "127.0.0.1", "api.port": "0", "api.workers": "1", "engine.ring_units": "4096",
+    "api.host": "127.0.0.1", "api.port": "0", "api.workers": "1", "api.rate_limits": "false", "engine.ring_units": "4096",
     "supervisor.restart_budget": "3", "supervisor.backoff_first_s": "0.02", "supervisor.hang_after_s": "0.8",
     "supervisor.stack_dump_s": "0.3", "supervisor.start_timeout_s": "10", "supervisor.failed_retry_s": "60",
     "supervisor.stop_timeout_s": "5",
