@@ -37,8 +37,9 @@ pins: $(READY)  ## what is installed beyond the pins (should print nothing)
 	@$(BIN)/python -m pip freeze --all --exclude-editable | grep -v '^pip==' | sort -f > .venv/installed
 	@grep -hE '^[A-Za-z].*==' requirements.txt requirements-dev.txt | sort -f | diff - .venv/installed || true
 
-golden: $(READY)  ## write the golden bodies and the examples of /openapi.json anew; review the diff
+golden: $(READY)  ## write golden bodies, examples of /openapi.json and TypeScript types anew; review the diff
 	$(BIN)/python -m tests.api.golden
+	$(BIN)/python -m mpengine.contract.typescript > api/web/types/contract.d.ts
 
 clean:
 	rm -rf .venv .demo build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

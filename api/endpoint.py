@@ -34,8 +34,9 @@ class Endpoint:
     """A path with its aliases, which answer the same bytes.
 
     `build`: makes its resource. `parameters`: those besides `symbol`, the same object as the resource's table; `symbol`: whether
-    there is a `symbol`. `body`: JSON of a 200, None where it has none of the contract; `media`: content types of a 200.
-    `codes`: error codes beyond those that every endpoint has, by status. `data`: has an identity, so ETag, X-Seq and the like.
+    there is a `symbol`. `body`: JSON of a 200, None where it has none of the contract; `media`: content types of a 200, none
+    where there is only an upgrade. `codes`: error codes beyond those that every endpoint has, by status. `data`: has an
+    identity, so ETag, X-Seq and the like.
     `open`: needs no key. `also`: statuses beside 200 that have the same body. `headers`: names of further headers of a 200.
     """
 

@@ -7,14 +7,17 @@ from typing import Any, Final
 
 from msgspec import Struct
 
+from api import params
 from api.context import Context
 from api.endpoint import BINARY, JSON, Cost, Endpoint
 from api.health import Health
 from api.metrics_scrape import Scrape
-from api.resources import candles, depth, depth_stats, heatmap, liquidations, maps, oi, zones
+from api.openapi import document
+from api.resources import candles, depth, depth_stats, description, heatmap, liquidations, maps, oi, zones
 from api.resources.data import DataResource
 from api.resources.health import HealthResource, LiveResource, ReadyResource
 from api.resources.metrics import MetricsResource
+from api.resources.push import Socket, Stream
 from api.resources.service import TimeResource
 from mpengine import contract
 
@@ -33,6 +36,21 @@ def _data(
     return Endpoint(
         path, summary, lambda context, _health: resource(context), (alias,), resource.rows, symbol=True, body=body, codes=codes,
         data=True, **more,
+    )  # fmt: skip
+
+
+def _openapi(context: Context, _health: Health) -> object:
+    settings = context.settings
+    return description.openapi(
+        lambda examples: document(ENDPOINTS, tuple(settings.symbols), examples, context.build, keys=settings.api.keys)
+    )
+
+
+def _page(path: str, name: str, media: str, summary: str) -> Endpoint:
+    """A file of `api/web`."""
+    return Endpoint(
+        path, summary, lambda _context, _health: description.page(name, f"{media}; charset=utf-8"), media=(media,),
+        headers=("ETag", "Content-Security-Policy"),
     )  # fmt: skip
 
 
@@ -89,6 +107,14 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     _data(zones.HEATMAP, "/v3/liq_heatmap", zones.Heatmap, contract.ZonesHeatmap, NOT_READY, "Zones as levels of both sides"),
     _data(heatmap.ROUTE, "/v4/heatmap", heatmap.Heatmap, contract.Heatmap, {**WINDOW, **NOT_READY, 404: ("no_frame",)},
           "Liquidation map, order book and realised liquidations on one time-price grid", media=_BOTH, cost=Cost.GRID),
+    Endpoint("/stream", "Push channels as server-sent events", lambda context, _health: Stream(context), ("/v4/stream",),
+             params.STREAM, media=("text/event-stream",), codes=NOT_READY, headers=("X-Accel-Buffering",), cost=Cost.GRID),
+    Endpoint("/ws", "Push channels over a WebSocket", lambda _context, _health: Socket(), ("/v4/ws",), media=(),
+             codes={400: ("invalid_parameter",)}, cost=Cost.GRID),
+    Endpoint("/openapi.json", "This interface in the words of OpenAPI 3.1", _openapi, open=True, headers=("ETag",)),
+    _page("/docs", "docs.html", "text/html", "A page over /openapi.json"),
+    _page("/docs/page.js", "docs.js", "text/javascript", "Script of the page"),
+    _page("/docs/page.css", "docs.css", "text/css", "Style of the page"),
 )  # fmt: skip
 
 

@@ -99,7 +99,8 @@ class Heatmap(Struct, frozen=True, kw_only=True):
     """`/heatmap`. Column c covers [t0_ms + c * dt_ms, + dt_ms); row r has its centre at price0 + r * step, USD.
 
     `k`: symbol steps per row. `cell` u8log: 0 nothing, else lo_usd * (hi_usd / lo_usd) ** ((cell - 1) / 254) USD; usd: USD with 3
-    significant digits. `src`: one price per column, null where none is known.
+    significant digits. `src`: one price per column, null where none is known. `epoch` null
+    without any frame or record.
     """
 
     symbol: str
@@ -121,7 +122,7 @@ class Heatmap(Struct, frozen=True, kw_only=True):
     layers: Layers
     realised: Realised | UnsetType = UNSET
     provenance: Provenance
-    epoch: int
+    epoch: int | None
     seq: Sequences
     ages: Ages
     stale: bool

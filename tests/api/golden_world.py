@@ -31,6 +31,7 @@ from tests.api.world import (
 TEXT = """
 [api]
 host = "127.0.0.1"
+rate_limits = false
 [symbols.BTC]
 step = 1000.0
 book_step = 1000.0

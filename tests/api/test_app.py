@@ -36,9 +36,12 @@ ALIASES = {
     "/liq_zones": "/v3/liq_zones",
     "/liq_zones_summary": "/v3/liq_zones_summary",
     "/liq_zones_heatmap": "/v3/liq_heatmap",
+    "/heatmap": "/v4/heatmap",
 }
 DATA = [path for path in ALIASES if path != "/health"]
 PLAIN = ["/health", "/livez", "/readyz", "/time"]
+PUSHED = {"/stream": "/v4/stream", "/ws": "/v4/ws"}
+DESCRIBED = ["/openapi.json", "/docs", "/docs/page.js", "/docs/page.css"]
 
 
 @pytest.fixture
@@ -68,8 +71,10 @@ def test_an_alias_answers_the_same_bytes(app: Service, path: str, alias: str) ->
 
 def test_the_table_of_aliases_is_the_whole_table(app: Service) -> None:
     table = {paths[0]: paths[1] for paths, _ in routes(app.context, app._health) if len(paths) > 1}
-    assert table == ALIASES
-    assert {paths[0] for paths, _ in routes(app.context, app._health) if len(paths) == 1} == set(PLAIN) - {"/health"}
+    assert table == {**ALIASES, **PUSHED}
+    assert {paths[0] for paths, _ in routes(app.context, app._health) if len(paths) == 1} == {*PLAIN, *DESCRIBED, "/metrics"} - {
+        "/health"
+    }
 
 
 @pytest.mark.parametrize("path", [*DATA, *PLAIN])
@@ -138,7 +143,7 @@ def test_options(app: Service) -> None:
 @pytest.mark.parametrize(
     "path",
     ["/", "/nope", "/../etc/passwd", "/orderbook_heatmap/extra", "/Health", "/HEALTH", "/score", "/health%00",
-     "/orderbook_heatmap;x=1", "/orderbook_heatmap%2F..", "/%ff", "/v1/orderbook_heatmap", "/docs", "/redoc"],
+     "/orderbook_heatmap;x=1", "/orderbook_heatmap%2F..", "/%ff", "/v1/orderbook_heatmap", "/docs/nope", "/redoc"],
 )  # fmt: skip
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
 def test_unknown_paths(app: Service, path: str, method: str) -> None:

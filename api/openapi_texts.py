@@ -1,0 +1,78 @@
+"""Texts of `/openapi.json` that no table has: what a header says, when an error comes. Pure data."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+INFO: Final[dict[str, Any]] = {
+    "title": "mpengine",
+    "summary": "Liquidation and order-book heatmaps of crypto perpetuals",
+    "description": (
+        "GET and HEAD; OPTIONS for CORS; anything else 405. Paths are case-sensitive, a trailing slash is the same resource. "
+        "Unknown parameters are ignored. A parameter given twice, an empty value, more than 32 parameters, a value above 128 "
+        "characters or a query that is not UTF-8: 400. Integers: an optional sign and up to 15 digits; numbers: decimal or "
+        "exponent form, finite. `ts` and `*_ts` are float epoch seconds; `t`, `*_ms`, `*_ts_ms` int epoch milliseconds; "
+        "`*_usd` US dollars; `*_base` base asset. USD of liquidation maps are modelled exposure, never expected liquidations. "
+        "Data that stops moving is served on with its age. (epoch, seq) is the identity of data; seq alone may be used again."
+    ),
+    "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+}
+
+SECURITY: Final[dict[str, Any]] = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "`<id>.<secret>`. Only where `api.keys` is on."},
+    "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "`<id>.<secret>`, instead of Authorization."},
+}
+
+
+def _header(text: str, kind: str = "string", **more: Any) -> dict[str, Any]:
+    return {"description": text, "schema": {"type": kind, **more}}
+
+
+HEADERS: Final[dict[str, Any]] = {
+    "ETag": _header('`W/"<epoch>-<seq>-<h>"`, pairs of several sources joined with `.`; none while there is no data.'),
+    "X-Seq": _header("Frame number or document version; -1 while there is no data.", "integer"),
+    "X-Epoch": _header("Fencing number of the writer; -1 while there is no data.", "integer"),
+    "X-Age-Ms": _header("Age of the data; -1 while there is none.", "integer"),
+    "X-Stale": _header("Whether the data is older than its kind allows.", enum=["true", "false"]),
+    "Cache-Control": _header("Data: at most one second, `private` where keys are on. Errors, health, time and push: no-store."),
+    "X-Content-Type-Options": _header("nosniff", enum=["nosniff"]),
+    "X-Request-Id": _header("Name of this request in our log. Not on what the connection refuses (413, 414, 431, 503 overloaded)."),
+    "Retry-After": _header("Seconds.", "integer"),
+    "Allow": _header("GET, HEAD, OPTIONS"),
+    "WWW-Authenticate": _header("Bearer"),
+    "RateLimit-Policy": _header('`"default";q=<burst>;w=<seconds>`; none where limits are off.'),
+    "RateLimit": _header('`"default";r=<tokens left>;t=<seconds>`.'),
+    "X-RateLimit-Limit": _header("Tokens of a full bucket.", "integer"),
+    "X-RateLimit-Remaining": _header("Tokens left.", "integer"),
+    "X-RateLimit-Reset": _header("Seconds until the bucket is full.", "integer"),
+    "X-Frame-Ts-Ms": _header("Binary: start of the (first) frame, epoch ms.", "integer"),
+    "X-Frame-Interval-Ms": _header("Binary: 30000.", "integer"),
+    "X-Data-Is-Stale": _header("Binary: as X-Stale.", enum=["true", "false"]),
+    "X-Server-Send-Ts-Ms": _header("Binary: clock of this response, epoch ms.", "integer"),
+    "X-First-Frame-Ts-Ms": _header("Binary history: start of the first frame, epoch ms; 0 without one.", "integer"),
+    "X-Last-Frame-Ts-Ms": _header("Binary history: start of the last frame, epoch ms; 0 without one.", "integer"),
+    "X-Frame-Count": _header("Binary history: rows.", "integer"),
+    "X-Price-Count": _header("Binary history: columns.", "integer"),
+    "X-Accel-Buffering": _header("no: a reverse proxy passes events on at once."),
+    "Content-Security-Policy": _header("What the page may load: its own files."),
+}
+
+ERRORS: Final[dict[str, str]] = {
+    "invalid_symbol": "symbol is none of the configured ones",
+    "invalid_parameter": "a parameter is outside its range or type, empty or too long; the query is not UTF-8 or has too many",
+    "repeated_parameter": "a parameter was given twice",
+    "no_orderbook": "depth of a symbol that is configured without a book",
+    "too_large": "more rows or cells than an answer may have",
+    "unauthorized": "keys are on, and the key is missing, unknown, expired or revoked",
+    "forbidden": "the key has not the scope",
+    "not_found": "no such path",
+    "no_frame": "order-book data before the first frame",
+    "method_not_allowed": "neither GET, HEAD nor OPTIONS",
+    "payload_too_large": "a body above 16 KiB; the connection is closed",
+    "uri_too_long": "request line above 4,094 bytes; the connection is closed",
+    "rate_limited": "no tokens left: wait for Retry-After",
+    "headers_too_large": "more than 100 header fields or one above 8,190 bytes; the connection is closed",
+    "internal": "our fault; the log has the id of the text",
+    "not_ready": "the first value of the symbol is not there yet: wait for Retry-After",
+    "overloaded": "too many connections, or shutting down: wait for Retry-After",
+}

@@ -1,0 +1,197 @@
+"""`/openapi.json` says what the code does, and the page shows nothing else."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
+
+from api import errors, params, protocol
+from api.endpoint import JSON
+from api.endpoints import ENDPOINTS
+from api.heatmap_params import Refused
+from api.openapi import codes_of, schema_of
+from api.openapi_texts import ERRORS
+from api.resources.description import WEB
+from mpengine import contract
+from tests.api.world import World, get
+
+PATHS = [(path, one) for one in ENDPOINTS for path in one.paths]
+
+
+@pytest.fixture
+def document(world: World) -> dict[str, Any]:
+    reply = get(world.app(), "/openapi.json")
+    assert reply.status == 200
+    return dict(reply.json)
+
+
+def references(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        if isinstance(value.get("$ref"), str):
+            yield value["$ref"]
+        for item in value.values():
+            yield from references(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from references(item)
+
+
+def resolved(document: dict[str, Any], value: dict[str, Any]) -> dict[str, Any]:
+    while "$ref" in value:
+        at: Any = document
+        for key in value["$ref"].removeprefix("#/").split("/"):
+            at = at[key.replace("~1", "/").replace("~0", "~")]
+        value = at
+    return value
+
+
+def test_it_is_valid_by_the_meta_schema_and_holds_together(document: dict[str, Any]) -> None:
+    assert document["openapi"] == "3.1.0"
+    OPENAPI_31_VALIDATOR.validate(document)
+    for reference in references(document):
+        resolved(document, {"$ref": reference})
+    used = set(references(document))
+    for kind, found in document["components"].items():
+        if kind not in ("securitySchemes", "headers"):
+            unused = [name for name in found if f"#/components/{kind}/{name}" not in used]
+            assert not unused, f"{kind} that nothing names: {unused}"
+
+
+def test_it_is_kept_with_its_tag(world: World) -> None:
+    app = world.app()
+    first = get(app, "/openapi.json")
+    assert re.fullmatch(r'"[0-9a-f]{16}"', first.headers["etag"])
+    again = get(app, "/openapi.json", headers={"If-None-Match": first.headers["etag"]})
+    assert (again.status, again.body, again.headers["etag"]) == (304, b"", first.headers["etag"])
+    assert get(world.app(), "/openapi.json").body == first.body
+    assert get(app, "/openapi.json", method="HEAD").headers["content-length"] == str(len(first.body))
+
+
+def test_every_path_and_alias_is_there_with_every_parameter(document: dict[str, Any]) -> None:
+    assert list(document["paths"]) == [path for path, _ in PATHS]
+    for path, endpoint in PATHS:
+        item = document["paths"][path]
+        given = [resolved(document, one) for one in item["parameters"]]
+        names = [one["name"] for one in given if one["in"] == "query"]
+        rows = [row for row in endpoint.parameters if not isinstance(row, Refused)]
+        assert names == [*(["symbol"] if endpoint.symbol else []), *(row.name for row in rows)], path
+        assert item["get"].get("x-alias-of", path) == endpoint.path
+        assert item["get"]["x-cost"] == endpoint.cost
+        assert item["get"]["responses"].keys() >= {"200" if endpoint.media else "101", *map(str, codes_of(endpoint))}
+        described = [one["schema"] for one in given if one["in"] == "query" and one["name"] != "symbol"]
+        assert described == [schema_of(row) for row in rows], path
+
+
+def test_the_table_is_what_the_resources_check(world: World) -> None:
+    app = world.app()
+    for endpoint in ENDPOINTS:
+        resource: Any = endpoint.build(app.context, app._health)
+        table = getattr(resource, "_table", None)
+        assert (table is not None) == endpoint.symbol, endpoint.path
+        if table is not None:
+            assert table.rows is endpoint.parameters, endpoint.path
+
+
+def test_a_parameter_tells_default_range_and_what_is_outside(document: dict[str, Any]) -> None:
+    found = document["components"]["parameters"]
+    assert found["minutes"]["schema"] == {
+        "type": "integer", "format": "int64", "minimum": -(10**15 - 1), "maximum": 10**15 - 1, "x-clamped": [5, 720],
+        "default": 720,
+    }  # fmt: skip
+    assert found["range_pct"]["schema"] == {"type": "number", "exclusiveMinimum": 0.0, "maximum": 1.0}
+    assert found["min_notional"]["schema"] == {"type": "number", "minimum": 0.0}
+    assert found["min_leverage"]["schema"] == {"type": "integer", "format": "int64", "minimum": 0, "maximum": 250}
+    assert found["symbol"]["schema"] == {"type": "string", "enum": ["BTC", "ETH", "SOL", "XRP"], "default": "BTC"}
+    limits = [found[name]["schema"].get("x-clamped") for name in ("limit", "limit_liquidations")]
+    assert limits == [[1, 1500], [1, 1000]]
+    assert "clamped" in found["minutes"]["description"] and "400" in found["range_pct"]["description"]
+    with pytest.raises(TypeError, match="no description"):
+        schema_of(object())
+
+
+def test_every_error_code_of_the_source_is_described(document: dict[str, Any]) -> None:
+    source = "".join(Path(str(module.__file__)).read_text(encoding="utf-8") for module in (errors, protocol, params))
+    codes = set(re.findall(r'(?:ApiError|Refusal)\(\d{3}, "(\w+)"', source))
+    listed = {code for codes_ in contract.ERROR_CODES.values() for code in codes_}
+    assert codes <= listed == ERRORS.keys()
+    assert {(one["status"], one["code"]) for one in document["x-errors"]} == {
+        (status, code) for status, codes_ in contract.ERROR_CODES.items() for code in codes_
+    }
+    for _, endpoint in PATHS:
+        for status, codes_ in codes_of(endpoint).items():
+            assert set(codes_) <= set(contract.ERROR_CODES[status])
+
+
+def test_an_endpoint_has_its_headers_and_an_example(document: dict[str, Any]) -> None:
+    for path, endpoint in PATHS:
+        answers = document["paths"][path]["get"]["responses"]
+        if not endpoint.media:
+            continue
+        ok = resolved(document, answers["200"])
+        assert ok["headers"].keys() >= {"Cache-Control", "X-Request-Id", *endpoint.headers}
+        assert ("304" in answers) == (endpoint.data or "ETag" in endpoint.headers)
+        if endpoint.data:
+            assert ok["headers"].keys() >= {"ETag", "X-Seq", "X-Epoch", "X-Age-Ms", "X-Stale", "RateLimit"}
+            assert resolved(document, answers["304"])["headers"].keys() == ok["headers"].keys()
+        if endpoint.body is not None:
+            statuses = ["200", *map(str, endpoint.also)]
+            media = [resolved(document, answers[status])["content"][JSON] for status in statuses]
+            assert any(one["examples"] for one in media), path
+
+
+def test_an_open_endpoint_asks_for_no_key(document: dict[str, Any]) -> None:
+    open_ = {path for path, item in document["paths"].items() if item["get"].get("security") == []}
+    assert open_ == {"/livez", "/readyz", "/openapi.json"}
+    assert document["security"] == [{}, {"bearer": []}, {"apiKey": []}]
+
+
+def test_push_is_described(document: dict[str, Any]) -> None:
+    found = document["x-push"]
+    assert list(found["channels"]) == ["depth.SYM", "liq.SYM", "liquidations.SYM", "zones.SYM", "levels.SYM", "oi.SYM",
+                                       "candles.SYM", "book.SYM", "status"]  # fmt: skip
+    assert found["binary"][-1]["offset"] == 80
+    assert {"DataMessage", "Beat", "Bye", "Ack", "Subscribe", "Column"} <= document["components"]["schemas"].keys()
+
+
+# the page ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("path", "media"), [("/docs", "text/html"), ("/docs/page.js", "text/javascript"),
+                                             ("/docs/page.css", "text/css")])  # fmt: skip
+def test_the_page_has_a_strict_policy(world: World, path: str, media: str) -> None:
+    reply = get(world.app(), path)
+    assert (reply.status, reply.headers["content-type"]) == (200, f"{media}; charset=utf-8")
+    policy = dict(part.strip().split(" ", 1) for part in reply.headers["content-security-policy"].split(";"))
+    assert policy == {"default-src": "'none'", "script-src": "'self'", "style-src": "'self'", "connect-src": "'self'",
+                      "base-uri": "'none'", "form-action": "'none'", "frame-ancestors": "'none'"}  # fmt: skip
+    assert reply.headers["x-content-type-options"] == "nosniff"
+    assert get(world.app(), path, headers={"If-None-Match": reply.headers["etag"]}).status == 304
+
+
+def test_the_page_loads_only_its_own_files_and_writes_only_text() -> None:
+    html, script, style = ((WEB / name).read_text(encoding="utf-8") for name in ("docs.html", "docs.js", "docs.css"))
+    for address in re.findall(r'(?:src|href)="([^"]*)"', html):
+        assert address in ("/docs/page.css", "/docs/page.js", "/openapi.json")
+    assert "<style" not in html and " style=" not in html and not re.search(r"\son\w+=", html)
+    assert re.findall(r"<script[^>]*>([^<]*)</script>", html) == [""]
+    for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "Function(", "srcdoc", ".style"):
+        assert word not in script, word
+    assert "http:" not in script and "https:" not in script and "import" not in re.sub(r"//.*", "", script)
+    assert "url(" not in style and "@import" not in style
+    assert 'name="viewport"' in html
+
+
+@pytest.mark.parametrize("path", ["/redoc", "/score", "/docs/nope", "/swagger", "/docs/../web/examples.json"])
+def test_what_is_gone_or_later_is_not_found(world: World, path: str) -> None:
+    assert get(world.app(), path).error == (404, "not_found")
+
+
+def test_the_examples_are_small() -> None:
+    assert len((WEB / "examples.json").read_bytes()) < 64_000
+    json.loads((WEB / "examples.json").read_bytes())
