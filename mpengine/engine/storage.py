@@ -374,14 +374,14 @@ class _WriterThread(Generic[Item]):
             for name, item in waiting.items():
                 try:
                     self._write(name, item)
-                except OSError:
+                except Exception:  # what cannot be encoded either must not end the thread: nothing would be saved ever after
                     self.errors += 1
                     log.exception("%s not written, the old one stays", name)
                 else:
                     self.written += 1
 
     def _write(self, name: str, item: Item) -> None:
-        """Put the item on disk. Raises OSError."""
+        """Put the item on disk. Whatever it raises is counted."""
         raise NotImplementedError
 
 

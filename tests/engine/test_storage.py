@@ -14,12 +14,14 @@ import pytest
 from mpengine.config import load
 from mpengine.engine import storage
 from mpengine.engine.core import CandleOut, DocumentOut, FrameOut, SymbolCore
+from mpengine.engine.liquidation_maps import SaveOut
 from mpengine.engine.liquidations import LiquidationOut
 from mpengine.engine.storage import (
     Checkpoint,
     CheckpointError,
     CheckpointThread,
     Publisher,
+    SaveThread,
     config_digest,
     encode_checkpoint,
     load_checkpoint,
@@ -318,6 +320,18 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one_and_the_engine_a
     assert thread.stop()
     assert (path.read_bytes(), thread.done, thread.written, thread.errors) == (b"newer", (1, 6), 1, 1)
     assert [child.name for child in tmp_path.iterdir()] == ["checkpoint"]
+
+
+def test_a_file_that_cannot_be_encoded_does_not_end_the_saving_of_files(tmp_path: Path) -> None:
+    thread = SaveThread(tmp_path)
+    thread.submit(SaveOut("zones.json", {"weight": object()}))
+    thread.submit(SaveOut("weights.json", {"weight": 1 << 70}))
+    while thread.errors < 2:
+        os.sched_yield()
+    thread.submit(SaveOut("zones.json", {"weight": 0.5}))
+    assert thread.stop()
+    assert (thread.written, thread.errors) == (1, 2)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"zones.json": b'{"weight":0.5}'}
 
 
 @pytest.mark.covers("A1-M18", "S-H4")
