@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -66,7 +67,7 @@ MAP_LAYERS: Final = (LIQ, TAPE, PROJECTED)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GridFrame:
-    """One frame of a ring. Times in epoch ms; bucket i has price (origin + i) * step; `src`: reference price, USD.
+    """One frame of a ring. Times in epoch ms; bucket i, `origin`..`last`, has price i * step; `src`: reference price, USD.
 
     `cells`: float16[plane, bucket] in units of `unit` USD, a power of two. `u8`: bytes per layer, uint8[side, bucket], made when
     they are first needed (`fill_u8`).
@@ -82,12 +83,11 @@ class GridFrame:
     flags: int
     unit: float
     cells: npt.NDArray[np.float16]
+    last: int = field(init=False)
     u8: dict[str, Bytes] = field(default_factory=dict)
 
-    @property
-    def last(self) -> int:
-        """Index of the last bucket."""
-        return self.origin + int(self.cells.shape[1]) - 1
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "last", self.origin + int(self.cells.shape[1]) - 1)
 
 
 def usd_of(frames: Sequence[GridFrame], layer: Layer) -> Usd:
@@ -114,8 +114,12 @@ def fill_u8(frames: Sequence[GridFrame], layer: Layer) -> None:
 
 
 def _split(cells: Cells, frames: Sequence[GridFrame]) -> list[Cells]:
-    ends = np.cumsum([frame.cells.shape[1] for frame in frames])
-    return np.split(cells, ends[:-1], axis=1)
+    return _pieces(cells, np.array([frame.cells.shape[1] for frame in frames], np.int64))
+
+
+def _pieces(cells: Cells, widths: Numbers) -> list[Cells]:
+    """Views of the buckets of each frame."""
+    return [cells[:, begin:end] for begin, end in pairwise((0, *np.cumsum(widths).tolist()))]
 
 
 # --- time -------------------------------------------------------------------------------------------------------------
@@ -216,7 +220,7 @@ def extent_of(frames: Sequence[GridFrame]) -> Extent | None:
     """Of frames of one step; None without any."""
     if not frames:
         return None
-    return Extent(min(frame.origin for frame in frames), max(frame.last for frame in frames), frames[-1].step)
+    return Extent(min([frame.origin for frame in frames]), max([frame.last for frame in frames]), frames[-1].step)
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,54 +302,58 @@ def one_step(frames: Sequence[GridFrame]) -> list[GridFrame]:
 
 
 class Placed:
-    """Frames of one ring (`one_step`) on a time axis."""
+    """Frames of one ring (`one_step`) on a time axis. `first`: column in which each begins, ascending; `span`: columns of each."""
 
     def __init__(self, frames: Sequence[GridFrame], axis: TimeAxis, interval_ms: int) -> None:
         """`interval_ms`: how much time a frame of this ring stands for."""
-        self.span = max(1, interval_ms // axis.dt_ms)
-        first = [(frame.open_ms - axis.t0_ms) // axis.dt_ms for frame in frames]
-        inside = [(column, frame) for column, frame in zip(first, frames) if -self.span < column < axis.cols]
         self.axis = axis
-        self.frames = [frame for _, frame in inside]
-        self.first = np.array([column for column, _ in inside], np.int64)
-
-    def last_per_column(self) -> Iterator[tuple[int, GridFrame]]:
-        """(column, frame) in the order of time: what a later one says replaces what an earlier one said."""
-        for column, frame in zip(self.first.tolist(), self.frames):
-            for repeated in range(max(0, column), min(column + self.span, self.axis.cols)):
-                yield repeated, frame
+        self.span = max(1, interval_ms // axis.dt_ms)
+        first = (np.array([frame.open_ms for frame in frames], np.int64) - axis.t0_ms) // axis.dt_ms
+        begin, end = np.searchsorted(first, (1 - self.span, axis.cols)).tolist()
+        self.frames = frames[begin:end]
+        self.first = first[begin:end]
 
     @property
     def numbers(self) -> Numbers:
         """int64[cols]: number of the newest frame of each column, -1 without one."""
         numbers = np.full(self.axis.cols, -1, np.int64)
-        for column, frame in self.last_per_column():
-            numbers[column] = frame.number
+        self._put(numbers, np.array([frame.number for frame in self.frames], np.int64))
         return numbers
+
+    @property
+    def src(self) -> Usd:
+        """float64[cols]: price of the newest frame of each column, NaN without one."""
+        prices = np.full(self.axis.cols, np.nan)
+        self._put(prices, np.array([frame.src for frame in self.frames], np.float64))
+        return prices
 
     @property
     def flags(self) -> int:
         """Coverage flags of all frames of the newest column."""
         flags = 0
-        for column, frame in self.last_per_column():
-            if column == self.axis.cols - 1:
-                flags |= frame.flags
+        for frame in self.between(self.axis.cols - 1, self.axis.cols)[1] if self.axis.cols else []:
+            flags |= frame.flags
         return flags
 
-    def between(self, first: int, stop: int) -> tuple[list[int], list[GridFrame]]:
+    def between(self, first: int, stop: int) -> tuple[list[int], Sequence[GridFrame]]:
         """Frames that touch columns `first`..`stop` - 1, with the column that each begins in."""
-        begin = int(np.searchsorted(self.first, first - self.span + 1))
-        end = int(np.searchsorted(self.first, stop))
+        begin, end = np.searchsorted(self.first, (first - self.span + 1, stop)).tolist()
         return self.first[begin:end].tolist(), self.frames[begin:end]
+
+    def _put(self, columns: Any, values: Any) -> None:
+        """A value per frame into its columns; where frames share one, that of the newest."""
+        for repeated in reversed(range(self.span)):
+            at = self.first + repeated
+            inside = (at >= 0) & (at < self.axis.cols)
+            columns[at[inside]] = values[inside]  # of equal indices the last one stays
 
 
 def prices_of_columns(placed: Sequence[Placed], cols: int) -> list[float | None]:
     """One price per column: of the newest frame of the first ring that has one there."""
-    prices: list[float | None] = [None] * cols
-    for ring in reversed(placed):
-        for column, frame in ring.last_per_column():
-            prices[column] = frame.src
-    return prices
+    prices = np.full(cols, np.nan)
+    for ring in placed:
+        prices = np.where(np.isnan(prices), ring.src, prices)
+    return [None if price != price else price for price in prices.tolist()]
 
 
 # --- cells ------------------------------------------------------------------------------------------------------------
@@ -359,11 +367,12 @@ class Cut:
     stop: int
 
 
-def cuts(cols: int, rows: int) -> Iterator[Cut]:
-    """The columns in blocks of a bounded number of cells."""
+def cuts(axis: TimeAxis, rows: int) -> Iterator[Cut]:
+    """The columns in blocks of a bounded number of cells, cut at times that do not depend on where the axis begins."""
     width = max(1, BLOCK_CELLS // max(1, rows))
-    for first in range(0, cols, width):
-        yield Cut(first, min(first + width, cols))
+    begin = axis.t0_ms // axis.dt_ms
+    for first in range(begin // width * width, begin + axis.cols, width):
+        yield Cut(max(first - begin, 0), min(first - begin + width, axis.cols))
 
 
 def pooled_usd(placed: Placed, layer: Layer, prices: PriceAxis, base: float, cut: Cut, *, sums: bool) -> Usd:
@@ -382,7 +391,7 @@ def pooled_u8(placed: Placed, layer: Layer, prices: PriceAxis, base: float, cut:
 
 
 def _pooled(
-    cells: list[Cells], columns: list[int], frames: list[GridFrame], placed: Placed, prices: PriceAxis, base: float, cut: Cut,
+    cells: list[Cells], columns: list[int], frames: Sequence[GridFrame], placed: Placed, prices: PriceAxis, base: float, cut: Cut,
     dtype: type[Any], *, sums: bool,
 ) -> Cells:  # fmt: skip
     block = np.zeros((SIDES, cut.stop - cut.first, prices.rows), dtype)
@@ -392,14 +401,19 @@ def _pooled(
     origins = [frame.origin for frame in frames]
     if multiple > 1:
         origins, cells = _coarse_all(origins, cells, multiple, np.add if sums else np.maximum)
+    rows, span, width = prices.rows, placed.span, cut.stop - cut.first
     for column, origin, source in zip(columns, origins, cells):
-        begin, end = max(0, origin - prices.low), min(prices.rows, origin - prices.low + source.shape[1])
+        # PERF: 2,000 times per answer.
+        at, first = origin - prices.low, column - cut.first
+        begin, end = at if at > 0 else 0, min(rows, at + source.shape[1])
         if begin >= end:
             continue
-        piece = source[:, begin - origin + prices.low : end - origin + prices.low]
-        for repeated in range(max(cut.first, column), min(column + placed.span, cut.stop)):
-            target = block[:, repeated - cut.first, begin:end]
-            np.maximum(target, piece, out=target)
+        if begin != at or end != at + source.shape[1]:
+            source = source[:, begin - at : end - at]
+        for repeated in range(first, first + span):
+            if 0 <= repeated < width:
+                target = block[:, repeated, begin:end]
+                np.maximum(target, source, target)
     return block
 
 
@@ -414,7 +428,7 @@ def _coarse_all(origins: list[int], cells: list[Cells], k: int, how: np.ufunc) -
     # Where row j begins in its frame: the least bucket I with floor(I / k + 0.5) = j, and none before the first.
     begins = np.maximum((2 * k * index - k + 1) // 2 - np.repeat(origin, rows), 0) + np.repeat(np.cumsum(widths) - widths, rows)
     flat = how.reduceat(np.concatenate(cells, axis=1), begins, axis=1)
-    return first.tolist(), np.split(flat, starts[1:], axis=1)
+    return first.tolist(), _pieces(flat, rows)
 
 
 def cells_of(

@@ -1,23 +1,40 @@
 """`/heatmap`: liquidation map, order book and realised liquidations on one time-price grid, as JSON or MPHM.
 
-Built in the builder's thread out of rows that are kept decoded: a new minute reads and decodes one frame of each ring.
+Built in the builder's thread out of frames that are kept decoded and blocks of cells that are kept encoded: a new minute decodes
+what is new, and encodes the outermost blocks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
+import orjson
 from falcon.asgi import Request, Response
 
 from api import params
-from api.bodies import BINARY, JSON, Answer, Chunked, Hole, Moment, Template, dumps, etag, json_template, seconds_since, stale
+from api.bodies import (
+    BINARY,
+    JSON,
+    Answer,
+    Chunked,
+    Hole,
+    Moment,
+    Template,
+    check_finite,
+    dumps,
+    etag,
+    json_template,
+    seconds_since,
+    stale,
+)
 from api.context import Context
 from api.errors import ApiError, no_frame, no_orderbook, not_ready, too_large
+from api.heatmap_blocks import Block as CellBlock
+from api.heatmap_blocks import Blocks, Look, Piece, triples
 from api.heatmap_content import Content, HeatmapFiles, Ring
-from api.heatmap_grid import TooLarge, cells_of, cuts
+from api.heatmap_grid import TooLarge
 from api.heatmap_params import DEPTH, HEATMAP, REALISED, HeatmapQuery, query_of
 from api.oi import received_ms
 from api.resources.data import DataResource
@@ -54,6 +71,7 @@ class Heatmap(DataResource):
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self._table = params.Table(params.Symbol(tuple(context.settings.symbols)), self.rows)
+        self._blocks = Blocks()
         self._files = {name: HeatmapFiles(context.settings, name, files) for name, files in context.sources.symbols.items()}
 
     async def on_get(self, req: Request, resp: Response) -> None:
@@ -92,8 +110,14 @@ class Heatmap(DataResource):
         freshness = content.freshness(lambda now_ms: self.context.feeds.liquidations_live(query.symbol, now_ms))
         key = (query, content.oi, tuple(ring.name for ring in content.rings))
         tag = etag(identity, ROUTE, key, weak=not query.binary)
-        template = Template(binary(content)) if query.binary else json_template(self._items(content))
+        cells = {ring.name: self._cells(content, ring) for ring in content.rings}
+        template = Template(binary(content, cells)) if query.binary else json_template(self._items(content, cells))
         return Answer(template, BINARY if query.binary else JSON, identity, freshness, tag)
+
+    def _cells(self, content: Content, ring: Ring) -> list[CellBlock]:
+        query = content.query
+        look = Look(query.cell, query.sums, query.sparse, query.min_usd, query.binary)
+        return list(self._blocks.of(query.symbol, ring.placed, ring.layers, content.prices, content.base, look))
 
     def _nothing(self, query: HeatmapQuery) -> None:
         """There is no frame: an error where one ring alone was asked for."""
@@ -105,7 +129,7 @@ class Heatmap(DataResource):
     def _not_ready(self, symbol: str) -> ApiError:
         return not_ready(f"The first liquidation map of {symbol}", retry_after_s(self.context.clock.wall_ms()))
 
-    def _items(self, content: Content) -> Items:
+    def _items(self, content: Content, cells: Mapping[str, Sequence[CellBlock]]) -> Items:
         query, axis, prices = content.query, content.axis, content.prices
         identity = content.identity
         return [
@@ -125,7 +149,7 @@ class Heatmap(DataResource):
             ("lo_usd", LO_USD),
             ("hi_usd", HI_USD),
             ("src", content.src),
-            ("layers", tuple(layer for ring in content.rings for layer in json_layers(content, ring))),
+            ("layers", tuple(layer for ring in content.rings for layer in json_layers(content, ring, cells[ring.name]))),
             *([] if content.points is None else [("realised", _realised(content))]),
             ("provenance", content.provenance),
             ("epoch", identity.epoch),
@@ -171,96 +195,54 @@ def _numbers(content: Content) -> dict[str, int | None]:
     return numbers
 
 
-@dataclass(slots=True)
-class Side:
-    """Pieces of one plane, block by block. Sparse: `at` holds the indices c * rows + r, `values` the cells."""
-
-    parts: list[bytes] = field(default_factory=list)
-    at: list[Any] = field(default_factory=list)
-    values: list[Any] = field(default_factory=list)
-
-
-def _sides(content: Content, ring: Ring) -> tuple[dict[str, tuple[Side, Side]], list[Any]]:
-    """(sides of each layer in pieces, units of float16 cells) of a ring; JSON is text already."""
-    query, rows = content.query, content.prices.rows
-    sides = {layer.name: (Side(), Side()) for layer in ring.layers}
-    units = []
-    for cut in cuts(content.axis.cols, rows):
-        blocks, unit = cells_of(
-            ring.placed, ring.layers, content.prices, content.base, cut, cell=query.cell, sums=query.sums, min_usd=query.min_usd
-        )
-        units.append(unit)
-        for layer, block in zip(ring.layers, blocks):
-            for side, cells in zip(sides[layer.name], block):
-                flat = cells.reshape(-1)
-                if query.sparse:
-                    at = np.flatnonzero(flat)
-                    side.at.append(at + cut.first * rows)
-                    side.values.append(flat[at])
-                elif flat.size:
-                    side.parts.append(flat.tobytes() if query.binary else dumps(flat)[1:-1])
-    return sides, units
-
-
-def json_layers(content: Content, ring: Ring) -> Iterator[tuple[str, Any]]:
+def json_layers(content: Content, ring: Ring, blocks: Sequence[CellBlock]) -> Iterator[tuple[str, Any]]:
     """(name, object) of each layer of a ring."""
-    sides, _ = _sides(content, ring)
     numbers = ring.placed.numbers
-    first, second = SIDE_NAMES[ring.name]
-    for name, (low, high) in sides.items():
-        yield (
-            name,
-            (
-                ("seq", numbers),
-                (first, _json_cells(content, low)),
-                (second, _json_cells(content, high)),
-                ("unit", UNITS[ring.name]),
-            ),
-        )
+    for index, layer in enumerate(ring.layers):
+        sides = [
+            (name, Chunked(_texts(content, [(block, block.pieces[index][side]) for block in blocks])))
+            for side, name in enumerate(SIDE_NAMES[ring.name])
+        ]
+        yield layer.name, (("seq", numbers), *sides, ("unit", UNITS[ring.name]))
 
 
-def _json_cells(content: Content, side: Side) -> Chunked:
-    if not content.query.sparse:
-        return Chunked(side.parts)
-    parts = []
-    for at, values in zip(side.at, side.values):
-        columns, rows = np.divmod(at, content.prices.rows)
-        if values.dtype.kind == "u":
-            parts.append(dumps(np.column_stack((columns, rows, values.astype(np.int64))))[1:-1])
-        else:
-            parts.append(dumps(list(zip(columns.tolist(), rows.tolist(), values.tolist())))[1:-1])
-    return Chunked([part for part in parts if part])
+def _texts(content: Content, pieces: Sequence[tuple[CellBlock, Piece]]) -> list[bytes]:
+    rows = content.prices.rows
+    found = (triples(block, piece, rows) if content.query.sparse else piece.text for block, piece in pieces)
+    return [text for text in found if text]
 
 
 def _realised(content: Content) -> tuple[tuple[str, Any], ...]:
     points = content.points
     assert points is not None
-    columns = zip(*(points[name].tolist() for name in FIELDS))
-    rows = [
-        (col, row, POINT_SIDES[side], venues, count, round(usd, 2), round(max_usd, 2))
-        for col, row, side, venues, count, usd, max_usd in columns
-    ]
+    for name in ("usd", "max_usd"):
+        points[name] = np.round(points[name], 2)
+        check_finite(points[name])
+    names = np.array(POINT_SIDES)[points["side"]].tolist()
+    columns = (names if name == "side" else points[name].tolist() for name in FIELDS)
+    # PERF: thousands of rows, whose numbers have been looked at already.
+    rows = Chunked([orjson.dumps(list(zip(*columns)))[1:-1]])
     seq = None if content.realised is None else content.realised[1]
     return (("fields", list(FIELDS)), ("points", rows), ("unit", REALISED_UNIT), ("seq", seq))
 
 
-def binary(content: Content) -> Sequence[bytes]:
-    """The answer as MPHM, in two pieces."""
+def binary(content: Content, found: Mapping[str, Sequence[CellBlock]]) -> Sequence[bytes]:
+    """The answer as MPHM, in two pieces. `found`: cells of each ring."""
     query, axis, prices = content.query, content.axis, content.prices
     cell = CELLS[query.cell]
     blocks: list[Packed] = []
     for ring in content.rings:
-        sides, units = _sides(content, ring)
-        for name, pair in sides.items():
-            for block, side in zip(PLANES[name], pair):
-                blocks.append(_plane(block, cell, side, content))
+        cells = found[ring.name]
+        for index, layer in enumerate(ring.layers):
+            for side, block in enumerate(PLANES[layer.name]):
+                blocks.append(_plane(block, cell, content, [(one, one.pieces[index][side]) for one in cells]))
         numbers, unit = COLUMNS[ring.name]
         blocks.append(mphm.per_column(numbers, ring.placed.numbers))
         if cell is CellType.F16:
-            blocks.append(mphm.per_column(unit, np.concatenate([np.zeros(0), *units])))
+            blocks.append(mphm.per_column(unit, np.concatenate([np.zeros(0), *(one.units for one in cells)])))
     if content.points is not None:
         blocks.append(mphm.realised(content.points))
-    blocks.append(mphm.per_column(Block.SRC, np.array([np.nan if src is None else src for src in content.src])))
+    blocks.append(mphm.per_column(Block.SRC, np.array(content.src, np.float64)))
     blocks.append(mphm.provenance(dumps({"symbol": query.symbol, **content.provenance})))
     sources = _numbers(content)
     header = mphm.Header(
@@ -272,8 +254,10 @@ def binary(content: Content) -> Sequence[bytes]:
     return mphm.encode(header, blocks)
 
 
-def _plane(block: Block, cell: CellType, side: Side, content: Content) -> Packed:
+def _plane(block: Block, cell: CellType, content: Content, pieces: Sequence[tuple[CellBlock, Piece]]) -> Packed:
+    rows = content.prices.rows
     if not content.query.sparse:
-        return mphm.dense(block, cell, content.axis.cols * content.prices.rows, side.parts)
-    empty = np.zeros(0, np.int64)
-    return mphm.sparse(block, cell, np.concatenate([empty, *side.at]), np.concatenate([empty.astype(np.uint8), *side.values]))
+        return mphm.dense(block, cell, content.axis.cols * rows, [piece.text for _, piece in pieces])
+    at = [piece.at + one.cut.first * rows for one, piece in pieces if piece.at is not None]
+    cells = [piece.cells for _, piece in pieces if piece.cells is not None]
+    return mphm.sparse(block, cell, np.concatenate([np.zeros(0, np.int64), *at]), np.concatenate([np.zeros(0, np.uint8), *cells]))

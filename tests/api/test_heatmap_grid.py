@@ -367,10 +367,12 @@ def test_a_clock_that_was_set_back_and_another_step_leave_frames_out() -> None:
 
 
 def test_blocks_of_columns_cover_all_of_them_once() -> None:
-    for cols, rows in ((0, 10), (1, 0), (720, 659), (2880, 1388), (5, 10**6)):
-        found = list(cuts(cols, rows))
+    for cols, rows, begin in itertools.product((0, 1, 5, 720, 2880), (0, 1, 659, 1388, 10**6), (-7, 0, 1, 1_795_167_600)):
+        found = list(cuts(TimeAxis(begin * 1000, 1000, cols), rows))
         assert [column for cut in found for column in range(cut.first, cut.stop)] == list(range(cols))
         assert all((cut.stop - cut.first) * rows <= 1 << 16 or cut.stop - cut.first == 1 for cut in found)
+        later = {begin + 1 + cut.stop for cut in cuts(TimeAxis((begin + 1) * 1000, 1000, cols), rows)}
+        assert {begin + cut.stop for cut in found[:-1] if cut.stop > 1} <= later, "boundaries do not move with the axis"
 
 
 def frames_between(seed: int) -> Iterator[tuple[Placed, int, int]]:
@@ -386,9 +388,9 @@ def frames_between(seed: int) -> Iterator[tuple[Placed, int, int]]:
 def test_a_block_finds_every_frame_that_touches_it() -> None:
     for placed, first, stop in frames_between(1):
         columns, frames = placed.between(first, stop)
-        touching = [frame for column, frame in placed.last_per_column() if first <= column < stop]
-        assert {frame.number for frame in frames} == {frame.number for frame in touching}
-        assert columns == [(frame.open_ms - 300_000) // placed.axis.dt_ms for frame in frames]
+        begins = [(frame.open_ms - 300_000) // placed.axis.dt_ms for frame in placed.frames]
+        touching = [one for one in zip(begins, placed.frames) if one[0] < stop and one[0] + placed.span > first]
+        assert list(zip(columns, frames)) == touching
 
 
 def test_units_are_those_of_the_largest_cell_of_a_column() -> None:
