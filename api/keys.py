@@ -53,7 +53,7 @@ class Keys:
         """
         try:
             status = self._path.stat()
-            stamp = (status.st_mtime_ns, status.st_ino, status.st_size)
+            stamp = (status.st_ctime_ns, status.st_ino, status.st_size)  # ctime: of the rights, too
             if self._loaded and stamp == self._stamp:
                 return
             found = read(self._path)
