@@ -14,7 +14,8 @@ from __future__ import annotations
 import logging
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Final
 
 from api.metrics_push import PushCounts
@@ -177,14 +178,14 @@ def lane_spec(keys: Sequence[Key]) -> FileSpec:
 
 
 def lane_count(workers: int) -> int:
-    """How many workers can count at a time: those that run, and those that drain after two reloads in a row, twice over."""
-    return 4 * workers + 4
+    """How many workers can count at a time: those that run, and those that still drain after two reloads in a row."""
+    return 3 * workers + 1
 
 
 class Lane:
     """The counter file of this worker: the first one that is free, kept until the process ends.
 
-    While none is free, or none can be made, figures are kept and published later.
+    While none is free, figures are kept and published later.
     """
 
     def __init__(self, paths: Paths, meter: Meter, lanes: int) -> None:
@@ -213,20 +214,28 @@ class Lane:
             self._writer = None
 
     def _claim(self) -> CounterWriter | None:
-        for number in range(self._lanes):
+        try:
+            # All of them at once, by the first worker: no later one depends on what room there is left by then.
+            for path in self._files():
+                files.create(path, self._spec)
+        except Missing:  # no runtime directory: nobody runs this in earnest
+            return None
+        except (ShmError, OSError) as error:
+            log.warning("counter files cannot be made: %s", error)
+        for path in self._files():
             try:
-                return self._open(number)
+                return self._open(path)
             except Locked:
                 continue
-            except Missing:  # no runtime directory: nobody runs this in earnest
-                return None
             except (ShmError, OSError) as error:
-                log.warning("counter file %d cannot be used: %s", number, error)
+                log.warning("%s cannot be used: %s", path.name, error)
         log.warning("no counter file is free: figures of this worker are published later")
         return None
 
-    def _open(self, number: int) -> CounterWriter:
-        path = self._paths.http_counters(number)
+    def _files(self) -> Iterator[Path]:
+        return (self._paths.http_counters(number) for number in range(self._lanes))
+
+    def _open(self, path: Path) -> CounterWriter:
         try:
             return CounterWriter.open(path, self._spec)
         except (IdentityMismatch, LayoutMismatch):  # of a program with other routes, which ended in this folder
