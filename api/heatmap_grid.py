@@ -413,7 +413,7 @@ def _pooled(
         for repeated in range(first, first + span):
             if 0 <= repeated < width:
                 target = block[:, repeated, begin:end]
-                np.maximum(target, source, target)
+                np.maximum(target, source, out=target)
     return block
 
 
