@@ -8,7 +8,7 @@ import pytest
 
 from mpengine import venues
 from mpengine.config import load
-from mpengine.ingest.watchdog import PACE_S, SECOND, Action, Efforts, SocketWatch, feed_state, trades_flow
+from mpengine.ingest.watchdog import SECOND, Action, Efforts, SocketWatch, feed_state, trades_flow
 from mpengine.schemas import FeedState
 from mpengine.venues.base import StreamPlan, StreamStats, VenueModule
 from shm.records import Kind
@@ -28,6 +28,14 @@ def test_silence_warns_once_and_reopens_once() -> None:
     assert actions(watch, {}, 29.9) == []
     assert actions(watch, {}, 30) == [("depth", Action.REOPEN)]
     assert actions(watch, {}, 31) == []
+
+
+def test_a_connection_that_outlives_its_cut_is_cut_again() -> None:
+    watch, stats = SocketWatch(plan(), 0, 1.0), {"depth": StreamStats()}
+    assert actions(watch, stats, 30) == [("depth", Action.REOPEN)]
+    stats["depth"].messages = 1
+    assert actions(watch, stats, 31) == [("depth", Action.RECOVERED)]
+    assert actions(watch, stats, 61) == [("depth", Action.REOPEN)]
 
 
 def test_a_message_begins_the_silence_anew() -> None:
@@ -215,13 +223,29 @@ def test_a_new_connection_begins_no_new_series_of_tries() -> None:
     assert len(of(Action.RESUBSCRIBE, clock.go(200, BUSY))) == 1
 
 
+def test_nothing_is_asked_for_a_symbol_that_the_venue_does_not_list() -> None:
+    clock = Clock(BUSY, QUIET)
+    clock.stats[BUSY.name].messages = 1
+    for second in range(1, HOUR):
+        clock.stats[BUSY.name].messages += 1
+        found = clock.watch.look(clock.stats, second * SECOND, trades_flow=False, unlisted={QUIET.name})
+        assert [one.action for one in found] == ([Action.WARN] if second == 30 else [])
+
+
+def test_what_was_done_about_a_silence_is_not_followed_by_a_warning_of_it() -> None:
+    watch, stats = SocketWatch(plan(streams=(BUSY, QUIET)), 0, 1.0), {BUSY.name: StreamStats(messages=1)}
+    assert actions(watch, stats, 70) == [(QUIET.name, Action.RESUBSCRIBE)], "this process stood still"
+    stats[BUSY.name].messages = 2
+    assert actions(watch, stats, 71) == []
+
+
 def test_many_quiet_symbols_are_subscribed_anew_one_by_one() -> None:
     many = [StreamPlan(f"trades.{n}", f"C{n}", Kind.TRADE, 30, 60, False, "resubscribe") for n in range(100)]
     clock = Clock(BUSY, *many)
     times = of(Action.RESUBSCRIBE, clock.go(3 * HOUR, BUSY))
     assert {stream for _, stream in times} == {one.name for one in many}, "each of them gets its turn"
     steps = [after - before for (before, _), (after, _) in itertools.pairwise(times)]
-    assert min(steps) >= PACE_S
+    assert min(steps) == 30
     assert [stream for _, stream in times[:100]] == [one.name for one in many], "whoever waits longest comes first"
 
 
@@ -275,9 +299,9 @@ def test_a_socket_that_falls_silent_after_one_of_its_streams_is_reopened() -> No
 def test_a_socket_on_which_everything_stops_is_reopened_at_its_first_limit() -> None:
     clock = Clock(BUSY, QUIET, WIDE)
     clock.go(10, BUSY, QUIET, WIDE)
-    clock.go(8, BUSY)  # the last words of its streams do not come together
+    clock.go(8, QUIET)  # the last words of its streams do not come together
     found = clock.go(40)
-    assert [one for one in found if one[2] is not Action.WARN] == [(48, BUSY.name, Action.REOPEN)]
+    assert [one for one in found if one[2] is not Action.WARN] == [(40, BUSY.name, Action.REOPEN)]
     clock.reopen()
     assert of(Action.REOPEN, clock.go(31)) == [(clock.at_s - 1, BUSY.name)], "and each further connection as well"
 
