@@ -431,6 +431,7 @@ class LiquidationMaps:
         if weights is not None:
             try:
                 told += self.calibrator.load_weights(dict(weights))
+                self._saved_updates = self.calibrator.updates  # these weights are no update of now, and are in their file
             except (ValueError, TypeError, LookupError, ArithmeticError) as error:
                 told.append(f"weights file not used: {error}")
         if zones is not None:

@@ -320,6 +320,20 @@ def test_files_of_an_earlier_run_are_used_where_there_is_no_checkpoint() -> None
     assert sum(again._maps.zones.active) > 0
 
 
+def test_weights_of_a_file_are_no_update_of_the_first_minute() -> None:
+    one = core()
+    for number in range(18):
+        one.on_batch(minute(number, 88_000.0 + 20 * number))
+    assert one._maps.calibrator.updates > 0
+    (weights,) = [out.encoded() for out in one.files() if "weights" in out.file]
+    again = core()
+    assert again.load_files(msgspec.json.decode(weights), None, T0 + 1080 * SECOND) == []
+    again.on_batch(minute(18, 88_360.0))
+    outputs = again.outputs()
+    assert [out.file for out in outputs if isinstance(out, SaveOut)] == ["liq_active_zones_BTC.json"]
+    assert levels_of(maps_of(outputs)[-1]).config.weights_valid_from_ns is None  # in force since before this start
+
+
 @pytest.mark.parametrize("wait", [0, 90])
 def test_zones_of_a_file_fade_until_the_first_minute_however_late_it_comes(wait: int) -> None:
     """A venue that answers nobody for hours after a start: what is shown then is as old as it is."""
