@@ -56,4 +56,4 @@ class Cors:
             return True
         if self._origins:
             return self.allows(origin)
-        return host is not None and origin.partition(b"://")[2].lower() == host.lower()
+        return host is not None and host != b"" and origin.partition(b"://")[2].lower() == host.lower()
