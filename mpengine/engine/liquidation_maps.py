@@ -402,18 +402,21 @@ class LiquidationMaps:
         pools = tuple((row, pool.price) for row, side in enumerate(work.pools) for pool in side)
         if work.combined is None:
             return
+        before = self.calibrator.weights
         self._outputs += self.calibrator.on_minute(
             MinuteRecord(
                 minute=minute.number, src=minute.src, high=minute.high, low=minute.low, crossed=work.crossed, grid=work.grid,
                 raw=work.combined.raw, pools=pools, oi_delta=minute.oi.delta,
             )
         )  # fmt: skip
+        if not np.array_equal(before, self.calibrator.weights):
+            self._weights_since_ns = minute.close_ns
 
     def _save(self, work: _Work) -> None:
         at_ns, updates = work.minute.close_ns, self.calibrator.updates
         changed = updates != self._saved_updates
         if changed:
-            self._saved_updates, self._weights_since_ns = updates, at_ns
+            self._saved_updates = updates
         self._outputs += [one for one in self.files(at_ns) if changed or one.file != weights_name(self._symbol)]
 
     # files and checkpoint ----------------------------------------------------------------------------------------------
