@@ -57,6 +57,14 @@ def test_default_weights_and_their_entropy(symbol: str, weights: list[float], bi
     assert math.log2(one.enabled.sum()) == pytest.approx(most, abs=5e-5)
 
 
+@pytest.mark.covers("A2-L8")
+def test_a_ladder_cannot_be_changed() -> None:
+    one = ladder("BTC")
+    for array in (one.leverage, one.enabled, one.defaults):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 0
+
+
 def test_the_general_ladder_after_the_cap() -> None:
     one = ladder("XRP", "[symbols.XRP]\nstep = 0.001\ntick = 0.0001\n")
     kept = allowed(one, one.defaults)
