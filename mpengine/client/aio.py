@@ -14,7 +14,7 @@ import aiohttp
 from yarl import URL
 
 from mpengine.client import requests
-from mpengine.client.answers import Answer, ClockOffset, Exchange, Reply, clock_offset
+from mpengine.client.answers import NOT_MODIFIED, Answer, ClockOffset, Exchange, Reply, clock_offset
 from mpengine.client.errors import ContractError, Unreachable
 from mpengine.client.kept import Kept
 from mpengine.client.options import DEFAULT_URL, Options, Server, server_of
@@ -84,6 +84,8 @@ class AsyncClient:
         timeout = aiohttp.ClientTimeout(total=self.options.timeout_s)
         limit = self.options.max_body_bytes
         async with self.session().get(self._url(target), headers=headers, timeout=timeout, allow_redirects=False) as response:
+            if not {"Content-Length", "Transfer-Encoding"} & response.headers.keys() and response.status != NOT_MODIFIED:
+                raise aiohttp.ClientPayloadError("an answer that does not say how long it is may have been cut anywhere")
             pieces: list[bytes] = []
             size = 0
             async for piece in response.content.iter_chunked(PIECE_BYTES):

@@ -86,8 +86,9 @@ class Client:
         try:
             more = {**self.server.headers(), **headers, "Accept-Encoding": "gzip"}
             connection.request("GET", self.server.prefix + target, headers=more)
-            response = connection.getresponse()
-            body = _body(response, connection, deadline, self.options.max_body_bytes)
+            # Leaving the response frees its connection: `read1` does not always find out that it was the last piece.
+            with connection.getresponse() as response:
+                body = _body(response, connection, deadline, self.options.max_body_bytes)
         except BaseException:
             connection.close()
             raise
@@ -157,6 +158,8 @@ class Client:
 
 def _body(response: http.client.HTTPResponse, connection: http.client.HTTPConnection, deadline: float, limit: int) -> bytes:
     """The whole body. Raises TimeoutError when it is not there in time, ContractError when it is larger than `limit`."""
+    if response.length is None and not response.chunked:
+        raise http.client.HTTPException("an answer that does not say how long it is may have been cut anywhere")
     pieces: list[bytes] = []
     size = 0
     while True:
