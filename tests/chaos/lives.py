@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from itertools import chain
 from pathlib import Path
@@ -105,6 +106,15 @@ class Lives:
         self.witness.look()
         self.market.minute()
         self.settle()
+
+    def start_and_kill(self, after_s: float) -> bool:
+        """An engine that is killed so long after its start; whether it had come to work."""
+        timer = threading.Timer(after_s, lambda: self.rig.process.kill() if self.rig.process is not None else None)
+        timer.start()
+        came = self.rig.start(**self._env).poll() is None
+        timer.join()
+        self.rig.kill()
+        return came
 
     def settle(self) -> None:
         """The engine has applied and saved everything, and publishing goes on where it was."""

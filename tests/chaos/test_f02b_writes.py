@@ -6,6 +6,8 @@ the same records and is never disturbed: every state, file, frame, record and do
 
 from __future__ import annotations
 
+import random
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,3 +67,29 @@ def test_an_engine_that_dies_while_it_saves(lives: Lives, points: list[Point]) -
 @pytest.mark.parametrize("points", [PUBLISHES, pytest.param(EVERY_PUBLISH, marks=stress)], ids=["some", "every"])
 def test_an_engine_that_dies_while_it_publishes(lives: Lives, points: list[Point]) -> None:
     run(lives, points)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.covers("F2", "E-M6")
+@pytest.mark.stress
+@pytest.mark.parametrize("rounds", [40])
+def test_an_engine_that_is_killed_at_random_instants(lives: Lives, rounds: int) -> None:
+    """Also while it starts and while it catches up, twice in a row."""
+    rng, early = random.Random(rounds), 0
+
+    def feed() -> None:
+        for _ in range(rng.randint(1, 4)):
+            lives.market.minute()
+
+    for _ in range(rounds):
+        lives.start()
+        feed()
+        time.sleep(rng.random() * 0.1)  # the random instant
+        lives.rig.kill()
+        for _ in range(2):
+            lives.check()
+            feed()
+            early += not lives.start_and_kill(rng.random())
+        lives.check()
+    lives.end()
+    print(f"{3 * rounds} kills, {early} of them before the engine was live")
