@@ -62,8 +62,9 @@ def _check(value: Any, kind: Any, path: str) -> Iterator[str]:
             yield f"{path}: {_shown(value)} is no array"
             return
         (item,) = get_args(kind)
-        for number, one in enumerate(value):
-            yield from _check(one, item, f"{path}[{number}]")
+        if not _fit(value, item):
+            for number, one in enumerate(value):
+                yield from _check(one, item, f"{path}[{number}]")
     elif origin is tuple:
         items = get_args(kind)
         if type(value) is not list or len(value) != len(items):
@@ -77,6 +78,17 @@ def _check(value: Any, kind: Any, path: str) -> Iterator[str]:
         yield f"{path}: {_shown(value)} is no {kind.__name__}"
     elif kind is float and not math.isfinite(value):
         yield f"{path}: {value} is not finite"
+
+
+def _fit(values: list[Any], kind: Any) -> bool:
+    """Whether all elements of a long array are plain numbers that the kind allows; False: look at each."""
+    notes: list[Any] = []
+    if get_origin(kind) is Annotated:
+        kind, *notes = get_args(kind)
+    allowed = set(get_args(kind)) if get_origin(kind) in (Union, UnionType) else {kind}
+    if not values or not set(map(type, values)) <= allowed & {int, float} or not all(map(math.isfinite, values)):
+        return False
+    return all((note.ge is None or min(values) >= note.ge) and (note.le is None or max(values) <= note.le) for note in notes)
 
 
 def _annotated(value: Any, kind: Any, path: str) -> Iterator[str]:
