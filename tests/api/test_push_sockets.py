@@ -556,10 +556,10 @@ def test_who_reads_nothing_is_closed_and_costs_the_others_nothing(world: World) 
                     follower.accept(await told(one))
 
         tasks = [asyncio.create_task(follow(follower)) for follower in others]
-        await rig.until(lambda: len(rig.app.hub) == 11)
+        await rig.until(lambda: len(rig.app.hub.channels["depth.BTC"].subscribers) == 11)
         for number in range(1, 601):
             rig.publish(number)
-            await asyncio.sleep(0)
+            await rig.until(lambda: all((follower.seq or 0) > number - 100 for follower in others))  # noqa: B023
         async with asyncio.timeout(WITHIN_S):
             await asyncio.gather(*tasks)
         assert all(follower.missed == [] and len(follower.got) == 601 for follower in others)
