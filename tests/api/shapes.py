@@ -2,12 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from msgspec import Struct
 
+from api.endpoint import Endpoint
+from api.endpoints import ENDPOINTS
 from mpengine import contract
+from tests.api.schema_check import faults
+
+BODIES = [endpoint for endpoint in ENDPOINTS if endpoint.body is not None]
+MORE = {
+    "/orderbook_heatmap": ("range_pct=0.02", "range_pct=0.0001"),
+    "/orderbook_heatmap_history": ("stride=2&range_pct=0.01", "minutes=5"),
+    "/liq_heatmap_history": ("stride=2",),
+    "/liq_heatmap_v2": ("min_notional=50000", "min_notional=1e12"),
+    "/liq_zones": ("side=long", "min_leverage=100", "min_weight=5"),
+    "/liq_zones_heatmap": ("min_leverage=20&max_leverage=50", "min_notional=1e12"),
+    "/liquidations": ("after=-1&limit=5", "before=20&side=short", "epoch=99", "venue=okx&min_usd=1000"),
+    "/candles": ("interval=5m", "limit=1"),
+    "/heatmap": ("minutes=5", "layers=liq,tape,projected&form=sparse&cell=usd", "layers=depth&dt_s=30&k=2&pool=sum",
+                 "layers=realised", "max_rows=50&max_cols=16"),
+}  # fmt: skip
+"""Path -> queries that are asked beside the one without parameters."""
+
+
+def targets(endpoint: Endpoint, symbols: Sequence[str]) -> Iterator[str]:
+    """Requests of an endpoint and its aliases: for every symbol, with every query of `MORE`."""
+    for path in endpoint.paths:
+        for symbol in symbols if endpoint.symbol else ("",):
+            for query in ("", *MORE.get(endpoint.path, ())):
+                yield f"{path}?symbol={symbol}&{query}" if symbol else path
+
+
+def check_body(target: str, status: int, body: bytes, endpoint: Endpoint) -> None:
+    """Assert that a 200 is what its Struct says, and holds together."""
+    assert status == 200, (target, body[:200])
+    assert endpoint.body is not None
+    assert faults(body, endpoint.body) == [], target
+    check(json.loads(body), endpoint.body)
 
 
 def check(body: dict[str, Any], kind: type[Struct]) -> None:
