@@ -25,6 +25,7 @@ from prometheus_client.core import (
     Metric,
     UnknownMetricFamily,
 )
+from prometheus_client.openmetrics import exposition as open_exposition
 from prometheus_client.registry import Collector
 
 from api import canaries
@@ -44,6 +45,10 @@ from shm.records import FRAME_HEADER_DTYPE, DocumentId
 
 PREFIX: Final = "mpengine_"
 EOF: Final = b"# EOF\n"
+TEXT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+OPEN_MEDIA: Final = "application/openmetrics-text"
+OPEN_TYPE: Final = f"{OPEN_MEDIA}; version=1.0.0; charset=utf-8"
+KEPT_NS: Final = 1_000_000_000
 STATES: Final = tuple(state for state in VENUE_STATES if state)
 
 DROPS: Final = (Word.DROPPED_RECORDS, Word.CAPTURE_DROPPED)
@@ -94,24 +99,35 @@ class RowFacts:
 
 
 class Scrape:
-    """Makes the text. Used by the loop's thread, which it lets go between families: no request waits for a whole scrape."""
+    """Makes the text. Used by the loop's thread, which it lets go between families: no request waits for a whole scrape.
+
+    A text is kept for a second, as long as what workers publish, and made once for all who ask meanwhile: asking more often costs
+    little and tells nothing new.
+    """
 
     def __init__(self, context: Context, health: Health) -> None:
         self._context = context
         self._health = health
         self._lanes = Lanes(context.settings.paths, context.meter, lane_count(context.settings.api.workers))
+        self._made: dict[bool, tuple[int, asyncio.Task[bytes]]] = {}
 
     async def text(self, accept: str) -> tuple[bytes, str]:
         """(body, content type): OpenMetrics where `Accept` asks for it, else the Prometheus text format 0.0.4."""
-        # Its names and labels need no escaping, so that what a client says about escaping makes no difference.
-        encode, content_type = exposition.choose_encoder(accept)
+        as_open = any(one.partition(";")[0].strip() == OPEN_MEDIA for one in accept.split(","))
+        now_ns = self._context.clock.monotonic_ns()
+        kept = self._made.get(as_open)
+        if kept is None or now_ns - kept[0] > KEPT_NS:
+            kept = self._made[as_open] = now_ns, asyncio.get_running_loop().create_task(self._make(as_open))
+        # Shielded: a scraper that gives up does not take the text away from the others.
+        return await asyncio.shield(kept[1]), OPEN_TYPE if as_open else TEXT_TYPE
+
+    async def _make(self, as_open: bool) -> bytes:
+        encode = open_exposition.generate_latest if as_open else exposition.generate_latest
         parts: list[bytes] = []
         async for family in self._families():
             parts.append(encode(_Only(family)).removesuffix(EOF))
             await asyncio.sleep(0)
-        if content_type.startswith("application/openmetrics-text"):
-            parts.append(EOF)
-        return b"".join(parts), content_type
+        return b"".join([*parts, EOF] if as_open else parts)
 
     async def _families(self) -> AsyncIterator[Metric]:
         context = self._context

@@ -188,7 +188,9 @@ def test_both_forms_have_the_same_lines(app: Service) -> None:
     text, opened = text_of(app), text_of(app, "application/openmetrics-text;version=1.0.0")
     lines = {one.name for family in parse_open_metrics(opened) for one in family.samples}
     assert lines == {name for name, _ in samples(text)} and "# EOF" not in text
-    assert text_of(app, "garbage;;,q=x") == text
+    for accept in ("garbage;;,q=x", "text/plain;version=abc", "application/openmetrics", ",", "*/*"):
+        assert text_of(app, accept) == text
+    assert text_of(app, "application/openmetrics-text;version=abc").endswith("# EOF\n")
 
 
 def test_a_part_that_cannot_be_told_costs_no_other(app: Service, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,6 +223,24 @@ def test_labels_hold_no_path_pid_or_text_of_a_caller(app: Service, world: World)
         "route", "code", "class", "le", "transport", "reason", "process", "kind", "venue", "state", "symbol", "ring", "version",
         "contract", "config_hash",
     }  # fmt: skip
+
+
+def test_who_asks_more_often_gets_the_same_text(app: Service, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    venues = app._health.venues
+    monkeypatch.setattr(app._health, "venues", lambda now_ms: asked.append(now_ms) or venues(now_ms))
+
+    async def main() -> None:
+        scrape = Scrape(app.context, app._health)
+        gone = asyncio.create_task(scrape.text(""))
+        await asyncio.sleep(0)
+        gone.cancel()
+        several = await asyncio.gather(*(scrape.text("") for _ in range(20)))
+        assert len(set(several)) == len(asked) == 1, "made once, also when the first to ask went away"
+        world.clock.advance(1.1)
+        assert await scrape.text("") != several[0] and len(asked) == 2
+
+    asyncio.run(main())
 
 
 def test_a_scrape_lets_requests_through_in_between(app: Service) -> None:
