@@ -199,9 +199,9 @@ class Client:
         if step.gap is not None:
             after, to, reason = step.gap
             self._hand_over("gap", messages.gap(channel.name, message.epoch, after, to, reason, now_ms))
-        if step.skipped:
-            self.conflated += step.skipped
-            owner.conflated(step.skipped)
+        if left_out := step.skipped:
+            self.conflated += left_out
+            owner.conflated(left_out)
         one.position = message.identity
         frame = None
         if one.binary:

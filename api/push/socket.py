@@ -23,6 +23,7 @@ PIECES: Final = 64  # fragments of one message; it is at most 4 KiB
 PINGS_PER_S: Final = 20
 CLOSE_WAIT_S: Final = 2.0
 GONE_AFTER_MS: Final = 60_000
+SEND_BUFFER: Final = 128 << 10  # enough for the budget of a client a tenth of a second away
 GOING_AWAY: Final = 1001
 POLICY: Final = 1008
 
@@ -67,7 +68,7 @@ class PushSocket(WebSocketsSansIOProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        vanish_after(transport)
+        bound(transport)
 
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(event)
@@ -120,8 +121,12 @@ class PushSocket(WebSocketsSansIOProtocol):
             super().shutdown()
 
 
-def vanish_after(transport: asyncio.BaseTransport) -> None:
-    """Give a connection up whose other end has acknowledged nothing for a minute: who has lost the network says nothing."""
+def bound(transport: asyncio.BaseTransport) -> None:
+    """Bounds that the system keeps: what it holds for a client that does not read (its own choice is megabytes), and how long
+    it waits for one that acknowledges nothing: who has lost the network says nothing."""
     sock: socket.socket | None = transport.get_extra_info("socket")
-    if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+    if sock is None:
+        return
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, GONE_AFTER_MS)

@@ -17,7 +17,7 @@ from api.push.client import Client
 from api.push.hub import Hub
 from api.push.messages import Frame
 from api.push.reply import Receive, Reply, Scope, Send, entered
-from api.push.socket import CLOSE_WAIT_S, vanish_after
+from api.push.socket import CLOSE_WAIT_S, bound
 
 CHANNELS_PER_STREAM: Final = 32
 FIRST_LINE: Final = b"retry: 2000\n\n"
@@ -118,7 +118,7 @@ async def serve(hub: Hub, access: Access, reply: Reply, admission: Admission, sc
 
 async def _run(hub: Hub, wanted: Wanted, protocol: BoundedProtocol, receive: Receive) -> None:
     over = asyncio.Event()
-    vanish_after(protocol.transport)
+    bound(protocol.transport)
     client = hub.begin(StreamConnection(protocol, over))
     protocol.on_writable = client.writable
     gone = asyncio.create_task(_disconnected(receive, over))
