@@ -215,13 +215,13 @@ def _texts(content: Content, pieces: Sequence[tuple[CellBlock, Piece]]) -> list[
 def _realised(content: Content) -> tuple[tuple[str, Any], ...]:
     points = content.points
     assert points is not None
+    columns: dict[str, list[Any]] = {name: points[name].tolist() for name in FIELDS}
+    columns["side"] = [POINT_SIDES[side] for side in columns["side"]]
     for name in ("usd", "max_usd"):
-        points[name] = np.round(points[name], 2)
         check_finite(points[name])
-    names = np.array(POINT_SIDES)[points["side"]].tolist()
-    columns = (names if name == "side" else points[name].tolist() for name in FIELDS)
+        columns[name] = [round(usd, 2) for usd in columns[name]]
     # PERF: thousands of rows, whose numbers have been looked at already.
-    rows = Chunked([orjson.dumps(list(zip(*columns)))[1:-1]])
+    rows = Chunked([orjson.dumps(list(zip(*columns.values())))[1:-1]])
     seq = None if content.realised is None else content.realised[1]
     return (("fields", list(FIELDS)), ("points", rows), ("unit", REALISED_UNIT), ("seq", seq))
 
