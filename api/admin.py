@@ -152,12 +152,22 @@ def bind_unix(path: Path) -> socket.socket:
 
     Raises OSError: EADDRINUSE where somebody listens there, EEXIST where the path is something else than a socket.
     """
-    _remove_stale(path)
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        # By way of the directory's descriptor: an address of a socket holds 107 bytes, and folders may lie deeper than that.
+        near = f"/proc/self/fd/{directory}/{path.name}"
+        _remove_stale(path, near)
+        return _listening_at(near)
+    finally:
+        os.close(directory)
+
+
+def _listening_at(address: str) -> socket.socket:
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         # Before the bind, which takes the mode over: there is no moment at which others could connect.
         os.fchmod(listening.fileno(), SOCKET_MODE)
-        listening.bind(str(path))
+        listening.bind(address)
         listening.listen(BACKLOG)
         listening.setblocking(False)
     except BaseException:
@@ -166,7 +176,7 @@ def bind_unix(path: Path) -> socket.socket:
     return listening
 
 
-def _remove_stale(path: Path) -> None:
+def _remove_stale(path: Path, near: str) -> None:
     try:
         if not stat.S_ISSOCK(path.lstat().st_mode):
             raise FileExistsError(errno.EEXIST, "the path is no socket and is left alone", str(path))
@@ -174,7 +184,7 @@ def _remove_stale(path: Path) -> None:
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
         try:
-            probe.connect(str(path))
+            probe.connect(near)
         except ConnectionRefusedError:
             path.unlink(missing_ok=True)
             return

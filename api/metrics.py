@@ -217,7 +217,8 @@ class Lane:
         try:
             # All of them at once, by the first worker: no later one depends on what room there is left by then.
             for path in self._files():
-                files.create(path, self._spec)
+                if not path.exists():
+                    files.create(path, self._spec)
         except Missing:  # no runtime directory: nobody runs this in earnest
             return None
         except (ShmError, OSError) as error:

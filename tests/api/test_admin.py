@@ -6,6 +6,7 @@ import asyncio
 import http.client
 import json
 import logging
+import os
 import socket
 import stat
 import subprocess
@@ -196,6 +197,17 @@ def test_a_taken_port_is_tried_again(world: World) -> None:
         one.close()
 
     run(test)
+
+
+def test_a_folder_deeper_than_an_address_is_long(tmpfs: Path) -> None:
+    path = tmpfs / ("deep" * 30) / "admin.sock"
+    path.parent.mkdir()
+    for _ in range(2):  # the second one finds the first one's file
+        with bind_unix(path) as listening, socket.socket(socket.AF_UNIX) as client:
+            directory = os.open(path.parent, os.O_RDONLY)
+            client.connect(f"/proc/self/fd/{directory}/admin.sock")
+            os.close(directory)
+            assert listening.accept()[0].close() is None
 
 
 def test_a_path_that_cannot_be_bound_ends_nothing(world: World) -> None:
