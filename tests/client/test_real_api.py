@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -36,7 +36,6 @@ from mpengine.contract import push
 from mpengine.mphm import Block
 from shm.frame_ring import FrameReader
 from shm.frames import decode
-from tests.api.sockets import serving
 from tests.api.test_serving import Pool
 from tests.api.world import SLOT_MS, World, depth_frame, map_frame, zone_row
 from tests.client.rig import until
@@ -50,33 +49,14 @@ CHANNELS = ["depth.BTC", "liq.BTC", "liquidations.BTC", "zones.BTC"]
 STATES = ["levels.BTC", "oi.BTC", "candles.BTC", "book.BTC", "status"]
 
 
-def fill(world: World) -> None:
-    """What `serving` does not bring along."""
-    world.add_maps(5)
-    world.add_zones([zone_row(), zone_row(side="short", price=68_020.0, weight=1.5)])
-    for _ in range(3):
-        world.add_liquidation()
-    world.add_oi(binance=10.0, bybit=20.0, okx=30.0)
-    world.add_book()
-
-
-@pytest.fixture
-def pool(world: World) -> Iterator[Pool]:
-    """Two workers with something of everything."""
-    world.clock.now_ms = time.time_ns() // 1_000_000 // SLOT_MS * SLOT_MS
-    fill(world)
-    with serving(world) as made:
-        yield made
-
-
 def url(pool: Pool) -> str:
     return f"http://127.0.0.1:{pool.port}"
 
 
-def test_every_method_of_both_clients(pool: Pool) -> None:
+def test_every_method_of_both_clients(standing: Pool) -> None:
     found: dict[str, list[Any]] = {}
     absent = {"metrics"}
-    with Client(url(pool), options=OPTIONS) as client:
+    with Client(url(standing), options=OPTIONS) as client:
         for name in MADE.keys() - absent:
             found[name] = [getattr(client, name)() for _ in range(5)]
         with pytest.raises(ApiError) as raised:
@@ -88,7 +68,7 @@ def test_every_method_of_both_clients(pool: Pool) -> None:
         assert abs(client.clock_offset().offset_ms) < 60_000
 
     async def run() -> None:
-        async with AsyncClient(url(pool), options=OPTIONS) as client:
+        async with AsyncClient(url(standing), options=OPTIONS) as client:
             for name in MADE.keys() - absent:
                 answer = await getattr(client, name)()
                 assert type(answer.body) is type(found[name][0].body), name
@@ -110,8 +90,8 @@ def test_every_method_of_both_clients(pool: Pool) -> None:
     assert packed.dense(Block.DEPTH_BID).reshape(-1).tolist() == heatmap.layers.depth.bid
 
 
-def test_parameters_reach_the_server(pool: Pool) -> None:
-    with Client(url(pool), options=OPTIONS) as client:
+def test_parameters_reach_the_server(standing: Pool) -> None:
+    with Client(url(standing), options=OPTIONS) as client:
         assert client.orderbook_heatmap(range_pct=0.01, step=40.0).body.step == 40.0
         assert client.orderbook_heatmap_history(minutes=5, stride=3).body.stride == 3
         assert client.liq_heatmap_v2(min_notional=1e12).body.long_levels == []
@@ -126,9 +106,9 @@ def test_parameters_reach_the_server(pool: Pool) -> None:
 
 
 @pytest.mark.parametrize("transport", ["ws", "sse"])
-def test_every_channel(pool: Pool, transport: Any) -> None:
+def test_every_channel(standing: Pool, transport: Any) -> None:
     names = [*CHANNELS, *STATES]
-    with Client(url(pool), options=OPTIONS) as client, client.subscribe(names, transport) as stream:
+    with Client(url(standing), options=OPTIONS) as client, client.subscribe(names, transport) as stream:
         found = [stream.next(WITHIN_S) for _ in names]
         assert {item.channel for item in found} == set(names)
         for item in found:
@@ -143,8 +123,8 @@ def test_every_channel(pool: Pool, transport: Any) -> None:
         assert age is not None and age < 90
 
 
-def test_channels_that_there_are_not(pool: Pool) -> None:
-    with Client(url(pool), options=OPTIONS) as client:
+def test_channels_that_there_are_not(standing: Pool) -> None:
+    with Client(url(standing), options=OPTIONS) as client:
         with pytest.raises(Refused) as refused:
             client.subscribe(["depth.BTC", "depth.DOGE", "depth.XRP"]).next(WITHIN_S)
         assert refused.value.errors == {"depth.DOGE": "invalid_symbol", "depth.XRP": "no_orderbook"}
