@@ -96,36 +96,38 @@ def make_board(world: World) -> Board4:
     return Board4(made, rows)
 
 
-def fill(world: World) -> None:
-    """Something of everything that an answer can have, for BTC; ETH and XRP have nothing yet."""
-    _fill_depth(world)
+def fill(world: World, symbol: str = "BTC") -> None:
+    """Something of everything that an answer of a symbol can have."""
+    _fill_depth(world, symbol)
     for number in range(3):
         at_ms = NOW_MS - (2 - number) * 60_000
         frame = map_frame(at_ms, src=SRC + number, step=STEP, planes=sides(1000.0, number, 2), coverage=Coverage.OI_MISSING)
         pools = [pool_row(), pool_row(usd=52_000.5, source="inference", tape_usd=0.0, projected_usd=52_000.5)]
         above = pool_row(price=69_012.25, price_low=68_700.0, price_high=69_300.0, usd=814_500.25, intensity=0.3127)
         shown = [ShownZone(price=69_012.25, strength=0.31271, age_min=3)]
-        world.add_map(frame, long=side_levels(pools=pools), short=side_levels(pools=[above], shown=shown, raw_buckets=97))
+        world.add_map(frame, symbol, long=side_levels(pools=pools), short=side_levels(pools=[above], shown=shown, raw_buckets=97))
     world.add_zones([zone_row(), zone_row(side="short", price=68_020.0, weight=1.5, tape_usd=1204.5, source="combined"),
                      zone_row(price=63_980.0, weight=0.25, projected_usd=0.0, tape_usd=91_234.56, source="tape",
-                              tier_contributions={}, tape_contribution=0.25)])  # fmt: skip
-    _fill_records(world)
-    world.add_oi(binance=20_123.451, bybit=(4006.171, 12.0), okx=(5123.453, 75.0), shown={"hyperliquid": 801.5}, mark=65_900.5)
-    world.add_status(mark=65_900.5, mid=SRC)
+                              tier_contributions={}, tape_contribution=0.25)], symbol)  # fmt: skip
+    _fill_records(world, symbol)
+    world.add_oi(
+        symbol, binance=20_123.451, bybit=(4006.171, 12.0), okx=(5123.453, 75.0), shown={"hyperliquid": 801.5}, mark=65_900.5
+    )
+    world.add_status(symbol, mark=65_900.5, mid=SRC)
     stream = StreamFeed(state="LIVE", messages=1204, errors=0, last_ms=NOW_MS - 80, lag_ms=12.5)
     world.add_feeds(binance=venue_feed(last_ms=NOW_MS - 80, streams={"depth": stream}),
                     bybit=venue_feed("STALE", last_ms=NOW_MS - 61_000, reconnects=2, liquidations="all_500ms"))  # fmt: skip
 
 
-def _fill_depth(world: World) -> None:
+def _fill_depth(world: World, symbol: str) -> None:
     for number in range(3):
         open_ms = NOW_MS - (3 - number) * SLOT_MS
-        world.add_depth(depth_frame(open_ms, src=SRC + number, step=STEP, cells=sides(50_000.0, number)))
-    world.add_book(link=2, binance=book_stats(),
+        world.add_depth(depth_frame(open_ms, src=SRC + number, step=STEP, cells=sides(50_000.0, number)), symbol)
+    world.add_book(symbol, link=2, binance=book_stats(),
                    okx=book_stats(state="syncing", best_bid=None, best_ask=None, synced_since_ns=None))  # fmt: skip
 
 
-def _fill_records(world: World) -> None:
+def _fill_records(world: World, symbol: str) -> None:
     for number in range(3):
         price = 65_880.5 + number
         bar = candle(
@@ -135,9 +137,9 @@ def _fill_records(world: World) -> None:
         )  # fmt: skip
         if number == 1:
             bar["present"] = CandleField.MARK
-        world.add_candle(bar)
-    world.add_liquidation(price=65_810.95, bankruptcy_price=65_396.9, qty_base=0.006, notional_usd=394.8657)
-    world.add_liquidation(venue=Venue.BINANCE, side=PositionSide.SHORT, price_kind=PriceKind.FILL, price=65_912.5,
+        world.add_candle(bar, symbol)
+    world.add_liquidation(symbol, price=65_810.95, bankruptcy_price=65_396.9, qty_base=0.006, notional_usd=394.8657)
+    world.add_liquidation(symbol, venue=Venue.BINANCE, side=PositionSide.SHORT, price_kind=PriceKind.FILL, price=65_912.5,
                           bankruptcy_price=0.0, qty_base=0.25, notional_usd=16_478.125)  # fmt: skip
-    world.add_liquidation(venue=Venue.OKX, price_kind=PriceKind.LIQ_MARK, price=65_850.5, bankruptcy_price=0.0, qty_base=0.05,
-                          notional_usd=3292.525)  # fmt: skip
+    world.add_liquidation(symbol, venue=Venue.OKX, price_kind=PriceKind.LIQ_MARK, price=65_850.5, bankruptcy_price=0.0,
+                          qty_base=0.05, notional_usd=3292.525)  # fmt: skip
