@@ -77,7 +77,7 @@ function keyTable(root, name) {
   const rows = Object.entries(schema.properties ?? {}).map(([key, value]) => [
     make("code", required.has(key) ? key : `${key}?`), typeOf(value),
   ]);
-  return make("details", [make("summary", `Keys of ${name}`), table(["Key", "Type"], rows)], { id: `schema_${name}` });
+  return make("details", [make("summary", `Keys of ${name}`), table(["Key", "Type"], rows)]);
 }
 
 /** Names of the schemas that a schema needs, each once, in order. @param {Json} root @param {string} name @param {string[]} found */
@@ -127,7 +127,7 @@ function endpoint(root, path, aliases) {
   parts.push(make("p", `Costs ${get["x-cost"]} of the rate limit.${get.security ? " Needs no key." : ""}`));
   parts.push(parameterTable(root, item.parameters ?? []));
   for (const [name, why] of Object.entries(get["x-refused"] ?? {})) parts.push(make("p", [make("code", name), ` is refused: ${why}`]));
-  const body = resolve(root, get.responses["200"]).content?.["application/json"]?.schema?.$ref?.split("/").at(-1);
+  const body = resolve(root, get.responses["200"] ?? {}).content?.["application/json"]?.schema?.$ref?.split("/").at(-1);
   if (body) parts.push(...schemaNames(root, body).map((name) => keyTable(root, name)));
   parts.push(responses(root, get), ...examples(root, get));
   return make("section", parts, { id: anchor(path) });

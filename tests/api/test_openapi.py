@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from api.openapi_texts import ERRORS
 from api.resources.description import WEB
 from mpengine import contract
 from tests.api.world import World, get
+from tests.conftest import skip_or_fail
 
 PATHS = [(path, one) for one in ENDPOINTS for path in one.paths]
 
@@ -185,6 +188,42 @@ def test_the_page_loads_only_its_own_files_and_writes_only_text() -> None:
     assert "http:" not in script and "https:" not in script and "import" not in re.sub(r"//.*", "", script)
     assert "url(" not in style and "@import" not in style
     assert 'name="viewport"' in html
+
+
+def rendered(tmp_path: Path, description: str) -> dict[str, Any]:
+    """What the script of the page makes of a description."""
+    node = shutil.which("node")
+    if node is None:
+        skip_or_fail("node is not installed: the script of the page cannot be run")
+    script, given = tmp_path / "page.mjs", tmp_path / "openapi.json"
+    script.write_bytes((WEB / "docs.js").read_bytes())
+    given.write_text(description, encoding="utf-8")
+    command = [str(node), str(Path(__file__).parent / "page" / "render.mjs"), str(script), str(given)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout))
+
+
+def test_the_page_shows_every_endpoint_parameter_error_example_and_channel(document: dict[str, Any], tmp_path: Path) -> None:
+    document["info"]["summary"] = "<img src=x onerror=alert(1)>"
+    found = rendered(tmp_path, json.dumps(document))
+    text = set(found["text"])
+    assert len(set(found["ids"])) == len(found["ids"])
+    for endpoint in ENDPOINTS:
+        assert {endpoint.path, ", ".join(endpoint.aliases), endpoint.summary} - {""} <= text
+        assert re.sub(r"\W+", "_", endpoint.path).lstrip("_") in found["ids"]
+        assert {row.name for row in endpoint.parameters if row.name != "channels"} | {"channels (required)"} <= text
+    assert {one["code"] for one in document["x-errors"]} <= text
+    assert {*document["x-push"]["channels"], "MPCD"} <= text
+    assert {"5 to 720, clamped", "above 0 to 1", "clamped, echoed"} <= text
+    assert sum(one.startswith("Example, ") for one in found["text"]) > 20
+    assert {f"Keys of {name}" for name in ("LiqHeatmapV2", "Level", "Heatmap", "Column", "Bye")} <= text
+    assert not {"img", "script", "style"} & set(found["tags"])
+    assert {link[1:] for link in found["links"]} <= set(found["ids"])
+
+
+def test_the_page_says_when_it_cannot_show_anything(tmp_path: Path) -> None:
+    assert "The description cannot be shown: status 503" in rendered(tmp_path, "")["text"]
 
 
 @pytest.mark.parametrize("path", ["/redoc", "/score", "/docs/nope", "/swagger", "/docs/../web/examples.json"])
