@@ -101,7 +101,9 @@ class AsyncClient:
         if self._closed:
             raise Unreachable(self.server.origin, RuntimeError("the client is closed"))
         if self._session is None:
-            self._session = aiohttp.ClientSession(headers=self.server.headers(), timeout=NO_TIMEOUT)
+            # No limit: streams hold their connections, and requests must not wait for them.
+            connector = aiohttp.TCPConnector(limit=0)
+            self._session = aiohttp.ClientSession(connector=connector, headers=self.server.headers(), timeout=NO_TIMEOUT)
         return self._session
 
     def _url(self, target: str) -> URL:

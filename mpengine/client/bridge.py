@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from mpengine.client.aio import AsyncClient
+from mpengine.client.errors import Unreachable
 from mpengine.client.options import Options, Server
 from mpengine.client.protocol import Encoding, Session, Stats
 from mpengine.client.push import Stream, Transport
@@ -48,6 +49,7 @@ class SyncStream:
         self._stop: asyncio.Event | None = None
         self._ready = threading.Event()
         self._pending: concurrent.futures.Future[Item | None] | None = None
+        self._failure: OSError | None = None
         self._closed = False
 
     @property
@@ -99,8 +101,8 @@ class SyncStream:
         self._start()
         # One that timed out before is still waiting: a second one would race with it for the next item.
         if self._pending is None:
-            assert self._loop is not None
-            assert self._stream is not None
+            if self._loop is None or self._stream is None:
+                raise Unreachable("a thread for the stream", self._failure or RuntimeError("it did not start"))
             self._pending = asyncio.run_coroutine_threadsafe(_next(self._stream), self._loop)
         future = self._pending
         concurrent.futures.wait([future], timeout_s)
@@ -125,9 +127,17 @@ class SyncStream:
 
     def _start(self) -> None:
         if self._thread is None:
-            self._thread = threading.Thread(target=asyncio.run, args=(self._main(),), name="mpengine.client", daemon=True)
+            self._thread = threading.Thread(target=self._work, name="mpengine.client", daemon=True)
             self._thread.start()
             self._ready.wait()
+
+    def _work(self) -> None:
+        try:
+            asyncio.run(self._main())
+        except OSError as error:  # no descriptor for a loop
+            self._failure = error
+        finally:
+            self._ready.set()
 
     async def _main(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()

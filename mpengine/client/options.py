@@ -20,7 +20,8 @@ class Options:
 
     Push: `queue` updates may wait for the user; when that is full for `patience_s` the stream ends with SlowConsumer. A connection
     that says nothing for `silence_s` (the server beats every 5 s) is taken for dead. Reconnects back off up to `reconnect_limit_s`;
-    after `give_up_s` without a connection the stream ends with Unreachable (None: never).
+    after `give_up_s` without a connection the stream ends with Unreachable (None: never). What is missing is asked for by REST for
+    at most `heal_s` while the server does not answer.
     """
 
     timeout_s: float = 10.0
@@ -34,6 +35,7 @@ class Options:
     reconnect_first_s: float = 0.5
     reconnect_limit_s: float = 30.0
     give_up_s: float | None = None
+    heal_s: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -199,8 +199,10 @@ class _Channel:
 
 @dataclass(slots=True)
 class Session:
-    """`channels`: what is wanted; `positions`: where to resume. `heal` False: gaps become `Lost`. `provisional`: columns of the
-    running window are wanted too."""
+    """One subscription. Raises ValueError for channels of a kind that there is not.
+
+    `positions`: where to resume. `heal` False: gaps become `Lost`. `provisional`: columns of the running window are wanted too.
+    """
 
     channels: Sequence[str]
     positions: Mapping[str, Position] = field(default_factory=dict)
@@ -222,6 +224,8 @@ class Session:
         self._channels = {}
         for name in self.channels:
             kind = name.partition(".")[0]
+            if kind not in _DATA:
+                raise ValueError(f"a channel is called like depth.BTC; kinds are {', '.join(_DATA)}")
             table = ZoneTable() if kind == "zones" else None
             # Without the zones themselves a position in their deltas is of no use.
             held = None if table is not None else self.positions.get(name)
@@ -516,10 +520,7 @@ def _update(channel: _Channel, message: Message, *, way: Way | None = None, afte
 
 def _decoded(kind: str, envelope: Envelope) -> Message:
     """The message of an envelope. Raises ContractError, msgspec's errors."""
-    decoders = _DATA.get(kind)
-    if decoders is None:
-        raise ContractError(f"channels of kind {kind} are not known here")
-    value = decoders[-1 if envelope.type == "delta" else 0].decode(envelope.data)
+    value = _DATA[kind][-1 if envelope.type == "delta" else 0].decode(envelope.data)
     payload: Column | tuple[Liquidation, ...] | Struct = value
     ts_ms = envelope.ts_ms
     if isinstance(value, messages.Column):

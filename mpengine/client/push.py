@@ -260,8 +260,7 @@ class Stream:
         """Drive a heal to its end; nothing of the channel passes meanwhile."""
         while (request := heal.request()) is not None:
             try:
-                async with asyncio.timeout(self._host.options.timeout_s):
-                    answer = await self._host.get(request)
+                answer = await self._asked(request)
             except (ClientError, TimeoutError) as error:
                 heal.fail(str(error) or "no answer in time")
                 break
@@ -269,6 +268,19 @@ class Stream:
                 await self._put(item)
         for item in heal.end():
             await self._put(item)
+
+    async def _asked(self, request: Request[T]) -> Answer[T]:
+        """The answer, also of a server that is restarting. Raises ClientError, TimeoutError."""
+        options = self._host.options
+        deadline = time.monotonic() + options.heal_s
+        while True:
+            try:
+                async with asyncio.timeout(options.timeout_s):
+                    return await self._host.get(request)
+            except (Unreachable, TimeoutError):
+                if time.monotonic() > deadline:
+                    raise
+            await asyncio.sleep(random.random() * options.reconnect_first_s)
 
     def _url(self, target: str) -> URL:
         server = self._host.server
@@ -298,7 +310,7 @@ class Stream:
             headers["Last-Event-ID"] = resume
         options = self._host.options
         timeout = aiohttp.ClientTimeout(total=None, connect=options.timeout_s, sock_read=options.silence_s)
-        url = self._url("stream").with_query(channels=",".join(self._session.channels), cell="u8log")
+        url = self._url("stream").with_query(channels=",".join(dict.fromkeys(self._session.channels)), cell="u8log")
         async with self._host.session().get(url, headers=headers, timeout=timeout, allow_redirects=False) as response:
             if response.status != 200:
                 names = {name.lower(): value for name, value in response.headers.items()}

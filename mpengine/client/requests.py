@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Final, Generic, Literal, TypeVar
+from numbers import Real
+from operator import index
+from typing import Any, Final, Generic, Literal, SupportsIndex, TypeVar
 from urllib.parse import urlencode
 
 import msgspec
@@ -79,12 +81,12 @@ def _query(**values: object) -> tuple[tuple[str, str], ...]:
 
 
 def _spelled(value: object) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float):
-        return repr(value)
-    if isinstance(value, str | int):
-        return str(value)
+    if isinstance(value, str):
+        return value
+    if isinstance(value, SupportsIndex):
+        return str(index(value))
+    if isinstance(value, Real):
+        return repr(float(value))  # numpy's floats print their type
     assert isinstance(value, Iterable)
     return ",".join(map(str, value))
 

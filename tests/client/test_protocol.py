@@ -442,8 +442,9 @@ def test_refusals() -> None:
     assert isinstance(
         only(one.receive(m.text(type="error", id=1, error="invalid_parameter", detail="")), Fatal).error, ContractError
     )
-    with pytest.raises(ValueError):
-        Session(())
+    for names in ((), ("deepth.BTC",), ("depth.BTC", "")):
+        with pytest.raises(ValueError):
+            Session(names)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import inspect
 from typing import Any
 from urllib.parse import parse_qsl
 
+import numpy as np
 import pytest
 
 from api.endpoints import ENDPOINTS
@@ -65,5 +66,8 @@ def test_values_are_spelled_as_the_api_reads_them() -> None:
     assert dict(parse_qsl(request.target.partition("?")[2])) == {
         "symbol": "BTC", "layers": "liq,depth", "price_min": "0.30000000000000004", "min_usd": "1e-07", "k": "2",
     }  # fmt: skip
+    odd = requests.orderbook_heatmap(price_min=np.float64(0.1), step=np.float32(0.5))  # type: ignore[arg-type]
+    assert dict(odd.query) == {"symbol": "BTC", "price_min": "0.1", "step": "0.5"}
+    assert dict(requests.candles(limit=np.int64(5)).query)["limit"] == "5"  # type: ignore[arg-type]
     assert requests.oi("BTC&x=1").target == "/oi?symbol=BTC%26x%3D1"
     assert requests.health().target == "/health"
