@@ -177,6 +177,26 @@ def test_gaps_that_cannot_be_filled_are_told_and_the_stream_goes_on(server: Serv
 
 
 @BOTH
+def test_a_server_that_restarts_while_a_gap_is_filled_is_waited_for(server: Server, shell: Shell) -> None:
+    async def scene(conn: Conn) -> None:
+        await conn.say(m.column(1, way="snapshot"), m.column(4), m.column(5))
+        await conn.stay()
+
+    async def heatmap(request: web.Request) -> web.StreamResponse:
+        if len(server.asked) < 3 * QUICK.retries.tries:
+            assert request.transport is not None
+            request.transport.close()
+        return answer(m.heatmap([2, 3]), media=OCTETS)
+
+    server.scenes, server.rest = [scene], {"/heatmap": heatmap}
+    items, _ = shell.take(server, ["depth.BTC"], 5, "ws")
+    assert seqs(items) == [(7, 1), (7, 2), (7, 3), (7, 4), (7, 5)]
+    server.rest, server.asked[:] = {"/heatmap": lambda request: asyncio.sleep(3600, error(500, "internal"))}, []
+    items, _ = shell.take(server, ["depth.BTC"], 4, "ws", options=quick(timeout_s=0.05, heal_s=0.1))
+    assert [type(item) for item in items] == [ColumnUpdate, Lost, ColumnUpdate, ColumnUpdate]
+
+
+@BOTH
 @WAYS
 def test_a_new_epoch_is_a_reset(server: Server, shell: Shell, transport: str) -> None:
     async def scene(conn: Conn) -> None:

@@ -33,11 +33,14 @@ from mpengine.client import (
 )
 from mpengine.client.zones import zones_crc32
 from mpengine.contract import push
+from mpengine.keys import change, new_key
 from mpengine.mphm import Block
 from shm.frame_ring import FrameReader
 from shm.frames import decode
+from tests.api.sockets import serving
 from tests.api.test_serving import Pool
 from tests.api.world import SLOT_MS, World, depth_frame, map_frame, zone_row
+from tests.client.conftest import fill
 from tests.client.rig import until
 from tests.client.test_requests import MADE
 
@@ -131,6 +134,32 @@ def test_channels_that_there_are_not(standing: Pool) -> None:
         with pytest.raises(ApiError) as raised:
             client.subscribe(["depth.DOGE"], "sse").next(WITHIN_S)
         assert (raised.value.status, raised.value.code) == (400, "invalid_parameter")
+
+
+def test_keys_and_limits(world: World) -> None:
+    fill(world)
+    record, key = new_key(time.time_ns() // 1_000_000, ["read", "push"])
+    change(world.settings.paths.keys, lambda records: [*records, record])
+    with serving(world, keys=True, rate_limits=True, rate_per_s=20.0, rate_burst=10) as pool:
+        for stranger in (None, f"{record.id}.{'0' * 43}"):
+            with Client(url(pool), key=stranger, options=OPTIONS) as client:
+                assert client.livez().body.live
+                with pytest.raises(ApiError) as raised:
+                    client.oi()
+                assert (raised.value.status, raised.value.code) == (401, "unauthorized")
+                for transport in ("ws", "sse"):
+                    with pytest.raises(ApiError) as raised:
+                        client.subscribe(["depth.BTC"], transport).next(WITHIN_S)  # type: ignore[arg-type]
+                    assert raised.value.status == 401
+        with Client(url(pool), key=key, options=OPTIONS) as client:
+            for transport in ("ws", "sse"):
+                assert isinstance(client.subscribe(["depth.BTC"], transport).next(WITHIN_S), ColumnUpdate)  # type: ignore[arg-type]
+            answers = [client.oi() for _ in range(40)]
+            assert all(answer.body.aggregated_oi == 60.0 for answer in answers), "refusals were waited out"
+        impatient = Options(retries=Retries(tries=1))
+        with Client(url(pool), key=key, options=impatient) as client, pytest.raises(ApiError) as raised:
+            until(lambda: not client.candles(), "the end of the bucket")
+        assert (raised.value.status, raised.value.code) == (429, "rate_limited") and raised.value.retry_after_s
 
 
 def test_a_gap_is_filled_from_the_rings(pool: Pool, world: World) -> None:
