@@ -100,7 +100,7 @@ def fill(world: World, symbol: str = "BTC") -> None:
     """Something of everything that an answer of a symbol can have."""
     _fill_depth(world, symbol)
     for number in range(3):
-        at_ms = NOW_MS - (2 - number) * 60_000
+        at_ms = world.clock.now_ms - (2 - number) * 60_000
         frame = map_frame(at_ms, src=SRC + number, step=STEP, planes=sides(1000.0, number, 2), coverage=Coverage.OI_MISSING)
         pools = [pool_row(), pool_row(usd=52_000.5, source="inference", tape_usd=0.0, projected_usd=52_000.5)]
         above = pool_row(price=69_012.25, price_low=68_700.0, price_high=69_300.0, usd=814_500.25, intensity=0.3127)
@@ -114,24 +114,28 @@ def fill(world: World, symbol: str = "BTC") -> None:
         symbol, binance=20_123.451, bybit=(4006.171, 12.0), okx=(5123.453, 75.0), shown={"hyperliquid": 801.5}, mark=65_900.5
     )
     world.add_status(symbol, mark=65_900.5, mid=SRC)
-    stream = StreamFeed(state="LIVE", messages=1204, errors=0, last_ms=NOW_MS - 80, lag_ms=12.5)
-    world.add_feeds(binance=venue_feed(last_ms=NOW_MS - 80, streams={"depth": stream}),
-                    bybit=venue_feed("STALE", last_ms=NOW_MS - 61_000, reconnects=2, liquidations="all_500ms"))  # fmt: skip
+    now_ms = world.clock.now_ms
+    stream = StreamFeed(state="LIVE", messages=1204, errors=0, last_ms=now_ms - 80, lag_ms=12.5)
+    world.add_feeds(
+        binance=venue_feed(last_ms=now_ms - 80, streams={"depth": stream}),
+        bybit=venue_feed("STALE", last_ms=now_ms - 61_000, reconnects=2, liquidations="all_500ms"),
+    )
 
 
 def _fill_depth(world: World, symbol: str) -> None:
     for number in range(3):
-        open_ms = NOW_MS - (3 - number) * SLOT_MS
+        open_ms = world.clock.now_ms - (3 - number) * SLOT_MS
         world.add_depth(depth_frame(open_ms, src=SRC + number, step=STEP, cells=sides(50_000.0, number)), symbol)
-    world.add_book(symbol, link=2, binance=book_stats(),
-                   okx=book_stats(state="syncing", best_bid=None, best_ask=None, synced_since_ns=None))  # fmt: skip
+    syncing = book_stats(state="syncing", best_bid=None, best_ask=None, synced_since_ns=None)
+    world.add_book(symbol, link=world.depth(symbol).next_no - 1, binance=book_stats(), okx=syncing)
 
 
 def _fill_records(world: World, symbol: str) -> None:
     for number in range(3):
         price = 65_880.5 + number
         bar = candle(
-            NOW_MS - (3 - number) * 60_000, price, high=price + 12.5, low=price - 20.0, close=price + 1.0, buy_usd=1000.5 + number,
+            world.clock.now_ms - (3 - number) * 60_000,
+            price, high=price + 12.5, low=price - 20.0, close=price + 1.0, buy_usd=1000.5 + number,
             sell_usd=900.25, buy_count=12 + number, sell_count=9, oi_base=29_253.125, oi_delta_base=-1.5, funding_rate=0.0001,
             liq_long_usd=394.87, liq_long_count=1,
         )  # fmt: skip
