@@ -87,6 +87,12 @@ class Keys:
         return known.record if scope in known.record.scopes else FORBIDDEN
 
 
+    def holds(self, record: KeyRecord, scope: str) -> bool:
+        """Whether a key that was good is still: what goes on with it asks now and then."""
+        known = self._known.get(record.id.encode(), _NOBODY).record
+        return known.sha256 == record.sha256 and not known.ended(self._now_ms()) and scope in known.scopes
+
+
 def key_of(authorization: bytes | None, api_key: bytes | None) -> bytes | None:
     """The key that a request carries: `Authorization: Bearer` first, else `X-API-Key`; None without one."""
     if authorization is not None:

@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 from api.push import messages
 from api.push.channels import Channel, Position, Step
 from api.push.messages import Frame
+from mpengine.keys import KeyRecord
 
 ROUND: Final = 64  # messages to one client before the others get their turn
 
@@ -75,10 +76,11 @@ class Subscription:
 
 
 class Client:
-    """A connection with its subscriptions, by channel in the order in which they came. `reason`: why it ends, once it does."""
+    """A connection with its subscriptions, by channel in the order in which they came. `reason`: why it ends, once it does; `key`:
+    with which it was let in, None where none is asked for."""
 
     __slots__ = (
-        "_budget", "_due", "_stuck_since", "_timer", "_tokens", "_tokens_at", "_waited", "conflated", "connection", "loop",
+        "_budget", "_due", "_stuck_since", "_timer", "_tokens", "_tokens_at", "_waited", "conflated", "connection", "key", "loop",
         "owner", "reason", "subscriptions",
     )  # fmt: skip
 
@@ -88,6 +90,7 @@ class Client:
         self.loop = loop
         self.subscriptions: dict[str, Subscription] = {}
         self.conflated = 0
+        self.key: KeyRecord | None = None
         self.reason: str | None = None
         self._budget = budget
         self._tokens = float(budget.burst)

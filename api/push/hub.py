@@ -17,11 +17,13 @@ from typing import Final
 
 import orjson
 
+from api.access import PUSH
 from api.context import Context
 from api.health import Health
 from api.push.catalogue import KINDS, channels_of
 from api.push.channels import Channel, Position
 from api.push.client import Budget, Client, Connection
+from mpengine.keys import KeyRecord
 from shm.doorbell import RECHECK_S, Waiter
 
 PORTION: Final = 100  # clients flushed before the loop gets its turn: about 2 ms
@@ -31,6 +33,7 @@ SWEEP_S: Final = 1.0
 RECONNECT_MS: Final = (800, 5000)
 SLOW: Final = 1013
 RESTART: Final = 1012
+POLICY: Final = 1008
 DOORBELLS_VARIABLE: Final = "MPENGINE_DOORBELLS"
 
 log = logging.getLogger("api.push")
@@ -81,9 +84,10 @@ class Hub:
 
     # --- clients ------------------------------------------------------------------------------------------------------
 
-    def begin(self, connection: Connection) -> Client:
-        """A client has connected."""
+    def begin(self, connection: Connection, key: KeyRecord | None) -> Client:
+        """A client has connected, with this key."""
         client = Client(self, connection, self.budget, asyncio.get_running_loop())
+        client.key = key
         self._clients[client] = None
         self._beats.append((client.loop.time() + BEAT_S, client))
         self.counts.begin(connection.transport)
@@ -180,8 +184,12 @@ class Hub:
                 self._beats.append((now + BEAT_S, client))
 
     def _sweep(self) -> None:
-        for client in [client for client in self._clients if client.connection.paused and client.stalled()]:
-            client.close("slow", SLOW)
+        keys = self.context.access.keys
+        for client in list(self._clients):
+            if client.connection.paused and client.stalled():
+                client.close("slow", SLOW)
+            elif keys is not None and client.key is not None and not keys.holds(client.key, PUSH.scope):
+                client.close("unauthorized", POLICY)
 
     def _every(self, name: str, seconds: float, work: Callable[[], None]) -> None:
         """Call `work` again and again; what fails is logged, and called again."""

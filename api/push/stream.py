@@ -110,16 +110,16 @@ async def serve(hub: Hub, access: Access, reply: Reply, admission: Admission, sc
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": FIRST_LINE, "more_body": True})
         reply.begun(socket=False)
-        await _run(hub, wanted, scope["extensions"][CONNECTION], receive)
+        await _run(hub, wanted, admission, scope["extensions"][CONNECTION], receive)
         await send({"type": "http.response.body"})
     finally:
         access.leave(counted)
 
 
-async def _run(hub: Hub, wanted: Wanted, protocol: BoundedProtocol, receive: Receive) -> None:
+async def _run(hub: Hub, wanted: Wanted, admission: Admission, protocol: BoundedProtocol, receive: Receive) -> None:
     over = asyncio.Event()
     bound(protocol.transport)
-    client = hub.begin(StreamConnection(protocol, over))
+    client = hub.begin(StreamConnection(protocol, over), admission.key)
     protocol.on_writable = client.writable
     gone = asyncio.create_task(_disconnected(receive, over))
     try:

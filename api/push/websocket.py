@@ -69,7 +69,7 @@ async def serve(hub: Hub, access: Access, reply: Reply, scope: Scope, receive: R
         await send({"type": "websocket.accept", "headers": [*admission.headers, *reply.headers()]})
         reply.begun(socket=True)
         connection: PushSocket = scope["extensions"][EXTENSION]
-        client = hub.begin(SocketConnection(connection))
+        client = hub.begin(SocketConnection(connection), admission.key)
         connection.on_writable = client.writable
         try:
             await _Session(hub, access, client, locked=access.keys is not None and admission.key is None).run(receive)
@@ -161,7 +161,7 @@ class _Session:
         if isinstance(found, ApiError):
             self._client.close("unauthorized", POLICY)
             return
-        self._locked = False
+        self._client.key, self._locked = found, False
         self._ack(command.id, {})
 
     def _ack(self, number: int, channels: dict[str, Channel], errors: dict[str, str] | None = None) -> None:

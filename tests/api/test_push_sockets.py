@@ -24,6 +24,7 @@ from api.protocol import BoundedProtocol, Limits
 from api.push.socket import PushSocket
 from mpengine.config import Settings
 from mpengine.contract.push import Ack, Bye, DataMessage, ErrorMessage
+from mpengine.keys import change, new_key
 from mpengine.wire_formats import unpack_column
 from shm import doorbell
 from tests.api.push_rig import Follower
@@ -528,6 +529,60 @@ def test_a_plain_request_to_the_path_of_sockets(world: World) -> None:
             assert (one.status, (await one.body())["error"]) == (400, "invalid_parameter")
 
     run(world, test)
+
+
+@pytest.mark.parametrize("transport", ["sse", "ws", "first message"])
+def test_a_key_that_is_revoked_ends_its_connections(world: World, transport: str) -> None:
+    record, key = new_key(world.clock.now_ms, ["push"])
+    path = world.settings.paths.keys
+    change(path, lambda records: [*records, record])
+
+    async def test(rig: Rig) -> None:
+        header = {"Authorization": f"Bearer {key}"}
+        if transport == "sse":
+            async with rig.stream("/stream?channels=oi.BTC", f"Authorization: Bearer {key}") as one:
+                assert one.status == 200
+                await one.block()
+                await rig.until(lambda: len(rig.app.hub) == 1)
+                revoke(rig)
+                assert (await one.message())["reason"] == "unauthorized"
+                with pytest.raises(EOFError):
+                    await one.block()
+            return
+        async with rig.socket(additional_headers=header if transport == "ws" else None) as other:
+            if transport == "ws":
+                await say(other, op="ping", id=1)
+            else:
+                await say(other, op="auth", id=1, key=key)
+            assert (await told(other))["type"] == "ack"
+            revoke(rig)
+            assert msgspec.convert(await told(other), Bye).reason == "unauthorized"
+            assert await closed(other) == 1008
+
+    def revoke(rig: Rig) -> None:
+        change(path, lambda records: [msgspec.structs.replace(one, revoked_ms=world.clock.now_ms) for one in records])
+        rig.app.turn()
+
+    run(with_api(world, keys=True), test)
+
+
+@pytest.mark.parametrize("first", [{"op": "ping", "id": 1}, {"op": "auth", "id": 1, "key": "nobody.x"}])
+def test_without_a_good_key_nothing_is_told(world: World, first: dict[str, Any]) -> None:
+    fill(world)
+
+    async def test(rig: Rig) -> None:
+        async with rig.socket() as one:
+            await say(one, **first)
+            assert msgspec.convert(await told(one), Bye).reason == "unauthorized"
+            assert await closed(one) == 1008
+        async with rig.stream("/stream?channels=oi.BTC") as other:
+            assert (other.status, other.headers["www-authenticate"]) == (401, "Bearer")
+        with pytest.raises(InvalidStatus) as refused:
+            async with rig.socket(additional_headers={"X-API-Key": "nobody.x"}):
+                pass
+        assert refused.value.response.status_code == 401
+
+    run(with_api(world, keys=True), test)
 
 
 # many ------------------------------------------------------------------------------------------------------------------
