@@ -95,6 +95,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._body_bytes = 0
         self._hosts = 0
+        self._running: RequestResponseCycle | None = None  # uvicorn's `cycle` is the last one read, which may still wait its turn
         self._draining = False
         self.on_writable: Callable[[], None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -107,6 +108,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
         self._stop_watching()
+        self._abandon()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -243,6 +245,18 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.close()
         return True
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def _abandon(self) -> None:
+        """Nobody waits for answers any more: neither for the one in work nor for those behind it."""
+        for cycle in (self._running, *(cycle for cycle, _ in self.pipeline)):
+            if cycle is not None and not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
+        self.pipeline.clear()
+
     def _close_if_idle(self) -> None:
         if self._unfinished() is None:
             self.transport.close()
@@ -257,12 +271,12 @@ class BoundedProtocol(HttpToolsProtocol):
         self._refused = True
         headers = cast("Headers | None", self.headers)  # None before the first message
         more = self._application.refused(refusal.status, headers or [])
-        if cycle := self._unfinished():
-            if cycle.response_started:
-                self.transport.close()
-                return
-            cycle.disconnected = True
-            cycle.message_event.set()
+        running = self._running
+        if running is not None and running.response_started and not running.response_complete:
+            # Half an answer is on its way: anything behind it would be taken for the other half.
+            self.transport.close()
+            return
+        self._abandon()
         self.transport.write(refusal_bytes(refusal, more))
         self.transport.write_eof()
         self._disarm()

@@ -23,7 +23,8 @@ LARGE = b"y" * (8 << 20)
 
 
 class Stub:
-    """An application: `/quick` is known to it in bytes, `/slow` waits for the test, `/large` has 8 MiB, others are echoed."""
+    """An application: `/quick` is known to it in bytes, `/slow` waits for the test, `/half` does so
+    after its first half, `/large` has 8 MiB, others are echoed."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -55,6 +56,12 @@ class Stub:
                 message = await receive()
                 size, more = size + len(message.get("body", b"")), message.get("more_body", False)
             self.bodies.append(size)
+        if scope["path"] == "/half":
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"10")]})
+            await send({"type": "http.response.body", "body": b"first", "more_body": True})
+            await self.go.wait()
+            await send({"type": "http.response.body", "body": b"later"})
+            return
         body = LARGE if scope["path"] == "/large" else scope["path"].encode()
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
         await send({"type": "http.response.body", "body": body})
@@ -400,3 +407,28 @@ def test_draining_answers_what_is_on_its_way_and_then_closes() -> None:
         await rig.until(lambda: not rig.state.connections)
 
     run(test, replace(LIMITS, drain_idle_s=0.1))
+
+
+def test_no_refusal_is_written_into_an_answer() -> None:
+    """Half of an answer has been sent when something comes that is no HTTP."""
+
+    async def test(rig: Rig) -> None:
+        reader, writer = await rig.connect()
+        writer.write(request("/half"))
+        got = await asyncio.wait_for(reader.readuntil(b"first"), WITHIN_S)
+        writer.write(b"\x00" * 100)
+        got += await asyncio.wait_for(reader.read(), WITHIN_S)
+        assert rig.app.refusals == [400] and got.count(b"HTTP/1.1 ") == 1 and got.endswith(b"\r\n\r\nfirst")
+
+    run(test)
+
+
+def test_a_refusal_behind_requests_that_wait_ends_them() -> None:
+    async def test(rig: Rig) -> None:
+        got = await rig.talk(request("/slow") + request("/x") * 5 + b"\x00" * 100)
+        check_refused(got, 400, "invalid_parameter")
+        rig.app.go.set()
+        await rig.until(lambda: not rig.state.tasks)
+        assert rig.app.asked == ["/slow"]
+
+    run(test)
