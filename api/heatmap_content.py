@@ -153,7 +153,7 @@ class HeatmapFiles:
         whole = time_axis(end_ms or 0, query.dt_ms, query.cols if end_ms is not None else 0, query.to_ms, None)
         axis = time_axis(whole.end_ms, query.dt_ms, whole.cols, None, query.since_ms)
         reads = [
-            _Read(name, newest, layers, one_step(_inside(frames.window(newest, whole.t0_ms), whole)), frames.interval_ms)
+            _Read(name, newest, layers, one_step(frames.window(newest, whole.t0_ms, whole.end_ms)), frames.interval_ms)
             for name, newest, layers, frames in found
         ]
         events = _events(kept, query, axis)
@@ -215,10 +215,6 @@ class HeatmapFiles:
         basis = self._coverage.newest()
         pair = self._pairs.newest() if query.maps else None
         return (basis, None, ()) if pair is None else (basis, pair.levels.content, (pair.levels.identity,))
-
-
-def _inside(frames: list[GridFrame], axis: TimeAxis) -> list[GridFrame]:
-    return [frame for frame in frames if frame.close_ms > axis.t0_ms and frame.open_ms < axis.end_ms]
 
 
 def _placed(read: _Read, axis: TimeAxis, prices: PriceAxis, base: float) -> Placed:

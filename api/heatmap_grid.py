@@ -14,6 +14,7 @@ pooled in bytes that were made once per frame.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -36,6 +37,7 @@ MINUTE_MS: Final = 60_000
 SIDES: Final = 2
 TOLERANCE: Final = 1e-9
 BLOCK_CELLS: Final = 1 << 16  # of one side at once: what a block needs stays in the cache of the processor
+BLOCK_COLUMNS: Final = 60  # and what a new minute makes anew is a small part of the whole
 FILL: Final = 32  # frames whose bytes are made at once
 DIGITS: Final = 3
 
@@ -294,6 +296,9 @@ def _cut(detail: Detail, k: int, rows: tuple[int, int], most: int, src: float | 
 def one_step(frames: Sequence[GridFrame]) -> list[GridFrame]:
     """Those on the step of the last one, without those that are at or after the time of a frame behind them: there the clock was
     set back."""
+    opens = [frame.open_ms for frame in frames]
+    if all(map(operator.lt, opens, opens[1:])) and len({frame.step for frame in frames}) <= 1:
+        return list(frames)
     kept: list[GridFrame] = []
     for frame in reversed(frames):
         if frame.step == frames[-1].step and (not kept or frame.open_ms < kept[-1].open_ms):
@@ -369,7 +374,7 @@ class Cut:
 
 def cuts(axis: TimeAxis, rows: int) -> Iterator[Cut]:
     """The columns in blocks of a bounded number of cells, cut at times that do not depend on where the axis begins."""
-    width = max(1, BLOCK_CELLS // max(1, rows))
+    width = min(BLOCK_COLUMNS, max(1, BLOCK_CELLS // max(1, rows)))
     begin = axis.t0_ms // axis.dt_ms
     for first in range(begin // width * width, begin + axis.cols, width):
         yield Cut(max(first - begin, 0), min(first - begin + width, axis.cols))

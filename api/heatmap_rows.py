@@ -38,15 +38,15 @@ class GridFrames:
                 return rows[-1]
         return None
 
-    def window(self, newest: GridFrame, since_ms: int) -> list[GridFrame]:
-        """Frames up to `newest` that end after `since_ms`, oldest first, and perhaps some before."""
+    def window(self, newest: GridFrame, since_ms: int, until_ms: int) -> list[GridFrame]:
+        """Frames up to `newest` that end after `since_ms` and begin before `until_ms`, oldest first."""
         count = max(1, -(-(newest.close_ms - since_ms) // self.interval_ms) + 1)
         rows = self._newest(count)
         if rows and rows[0].close_ms > since_ms:
             # The clock has been set back, or there is no more: numbers alone do not tell how far they reach.
             rows = self._newest(self._slots())
-        # A frame that came in the meantime belongs to the next answer.
-        return [row for row in rows if row.number <= newest.number and row.close_ms > since_ms]
+        last = newest.number  # a frame that came in the meantime belongs to the next answer
+        return [row for row in rows if row.number <= last and row.close_ms > since_ms and row.open_ms < until_ms]
 
     def _newest(self, count: int) -> list[GridFrame]:
         return self._rows.newest(self._handle.reader, min(count, self._slots()))
