@@ -298,6 +298,8 @@ class LiquidationMaps:
         if work.combined is None:
             return  # the step before failed: the minute is missing, which is counted
         minute = work.minute
+        if self._weights_since_ns is None:  # those of the settings or of a file: since this state has minutes
+            self._weights_since_ns = minute.close_ns - MINUTE_NS
         self.tracker.on_minute(work.pools, minute.src, minute.number)
         frame = self._frame(work, work.combined)
         counts = self._zone_counts()

@@ -321,22 +321,22 @@ def test_files_of_an_earlier_run_are_used_where_there_is_no_checkpoint() -> None
 
 
 def test_weights_are_in_force_since_they_changed_not_since_the_last_update() -> None:
-    one, changed, since = SymbolCore("BTC", load("", {}, ONE_VENUE)), list[int](), list[int | None]()
+    one, changed, since = SymbolCore("BTC", load("", {}, ONE_VENUE)), list[int](), set[int | None]()
     weights = one._maps.calibrator.weights.tolist()
     for records in market(5, 75):
         one.on_batch(records)
         (out,) = maps_of(one.outputs())
-        since.append(levels_of(out).config.weights_valid_from_ns)
+        since.add(levels_of(out).config.weights_valid_from_ns)
         if weights != one._maps.calibrator.weights.tolist():
             weights = one._maps.calibrator.weights.tolist()
             changed.append(out.frame.close_ts_ns)
     assert len(changed) >= 2
-    assert sorted({at for at in since if at is not None}) == [at for at in changed if at < out.frame.close_ts_ns]
+    assert since == {T0, *(at for at in changed if at < out.frame.close_ts_ns)}
     quiet, number = core(), 0
     for number in range(40):
         quiet.on_batch(minute(number, 88_000.0 + 20 * number))
     assert quiet._maps.calibrator.updates == 2
-    assert levels_of(maps_of(quiet.outputs())[-1]).config.weights_valid_from_ns is None
+    assert levels_of(maps_of(quiet.outputs())[-1]).config.weights_valid_from_ns == T0
 
 
 def test_weights_of_a_file_are_no_update_of_the_first_minute() -> None:
@@ -350,7 +350,7 @@ def test_weights_of_a_file_are_no_update_of_the_first_minute() -> None:
     again.on_batch(minute(18, 88_360.0))
     outputs = again.outputs()
     assert [out.file for out in outputs if isinstance(out, SaveOut)] == ["liq_active_zones_BTC.json"]
-    assert levels_of(maps_of(outputs)[-1]).config.weights_valid_from_ns is None  # in force since before this start
+    assert levels_of(maps_of(outputs)[-1]).config.weights_valid_from_ns == T0 + 1080 * SECOND
 
 
 @pytest.mark.parametrize("wait", [0, 90])
