@@ -30,6 +30,7 @@ CHILDREN = ("simulator", *ENGINES, "ingest", "api-master")
 _DEFAULTS = SupervisorSettings()
 REAL = {
     "simulator.enabled": "true", "simulator.port": "0", "api.workers": "2", "engine.ring_units": "131072",
+    "api.push_connections_per_client": "1000",
     "engine.checkpoint_interval_s": "1.0", "symbols": '{BTC = {}, ETH = {}}', "supervisor.restart_budget": "100",
     "supervisor.backoff_first_s": str(_DEFAULTS.backoff_first_s), "supervisor.hang_after_s": str(_DEFAULTS.hang_after_s),
     "supervisor.stack_dump_s": str(_DEFAULTS.stack_dump_s), "supervisor.start_timeout_s": str(_DEFAULTS.start_timeout_s),
