@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
-from api.app import Service
+from api.app import Service, create_app
 from api.endpoint import Endpoint
 from mpengine.config import DEMO_VENUES, load, resolve_directories
 from mpengine.engine.storage import Publisher
@@ -70,3 +71,37 @@ def test_the_market_had_something_of_everything(app: Service) -> None:
         assert len(get(app, f"/oi?symbol={symbol}").json["per_exchange"]) == 3
         assert len(get(app, f"/orderbook_heatmap_stats?symbol={symbol}").json["books"]) == 4
         assert max(get(app, f"/orderbook_heatmap?symbol={symbol}").json["bid_u8"]) == 255
+
+
+@pytest.mark.covers("A1-M20")
+def test_sizes_are_of_each_symbols_own_asset(app: Service) -> None:
+    for symbol in SYMBOLS:
+        body = get(app, f"/liq_heatmap?symbol={symbol}").json
+        assert body["base_asset"] == get(app, f"/oi?symbol={symbol}").json["base_asset"] == symbol
+        for side in ("long", "short"):
+            usd = [size * price for size, price in zip(body[f"{side}_size_base"], body["prices"])]
+            assert usd == pytest.approx(body[f"{side}_notional_usd"], rel=1e-4, abs=max(body["prices"]) * 1e-6)
+    quiet = create_app(replace(app.settings, api=replace(app.settings.api, legacy_size_keys=False)), clock=app.context.clock)
+    try:
+        for path in ("/liq_heatmap", "/liq_heatmap_v2"):
+            body = get(quiet, f"{path}?symbol=SOL").json
+            assert "long_size_base" in body and not [key for key in body if "btc" in key]
+    finally:
+        quiet.context.builder.close()
+        quiet.context.sources.close()
+
+
+@pytest.mark.covers("A1-M27")
+def test_usd_of_zones_are_carried_by_them_and_filter_by_what_is_returned(app: Service) -> None:
+    for symbol in SYMBOLS:
+        whole = get(app, f"/liq_zones_heatmap?symbol={symbol}").json
+        zones = {(zone["side"], zone["price"]): zone for zone in get(app, f"/liq_zones?symbol={symbol}").json["zones"]}
+        levels = whole["long_levels"] + whole["short_levels"]
+        assert len(levels) == len(zones)
+        for level in levels:
+            assert level["synthetic"] is False
+            assert level["notional_usd"] == zones[level["side"], level["price"]]["notional_usd"]
+            assert level["notional_usd"] != round(level["weight"] * 100_000, 2)
+        floor = sorted(level["notional_usd"] for level in levels)[len(levels) // 2]
+        some = get(app, f"/liq_zones_heatmap?symbol={symbol}&min_notional={floor}").json
+        assert some["long_levels"] + some["short_levels"] == [one for one in levels if one["notional_usd"] >= floor]

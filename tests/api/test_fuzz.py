@@ -170,6 +170,7 @@ def within_bounds(app: Service) -> None:
     assert cache.spellings <= 8 * api.cache_entries
 
 
+@pytest.mark.covers("A2-H4")
 def test_random_valid_requests_stay_within_the_cache(app: Service) -> None:
     request = requests_of(get(app, "/openapi.json").json, random.Random(5))
     statuses = asyncio.run(send_many(app, request, 1000, lambda _: within_bounds(app)))
@@ -179,6 +180,7 @@ def test_random_valid_requests_stay_within_the_cache(app: Service) -> None:
 
 @pytest.mark.stress
 @pytest.mark.timeout(1800)
+@pytest.mark.covers("A2-H4")
 def test_a_hundred_thousand_random_requests_in_bounded_memory(app: Service) -> None:
     process, resident = psutil.Process(), []
 

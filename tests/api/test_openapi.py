@@ -18,6 +18,7 @@ from api.endpoint import JSON
 from api.endpoints import ENDPOINTS
 from api.heatmap_params import Refused
 from api.openapi import codes_of, schema_of
+from api.openapi import document as build_document
 from api.openapi_texts import ERRORS
 from api.resources.description import WEB
 from mpengine import contract
@@ -152,6 +153,12 @@ def test_an_open_endpoint_asks_for_no_key(document: dict[str, Any]) -> None:
     open_ = {path for path, item in document["paths"].items() if item["get"].get("security") == []}
     assert open_ == {"/livez", "/readyz", "/openapi.json"}
     assert document["security"] == [{}, {"bearer": []}, {"apiKey": []}]
+
+
+def test_with_keys_on_every_other_endpoint_asks_for_one() -> None:
+    examples = json.loads((WEB / "examples.json").read_bytes())
+    found = build_document(ENDPOINTS, ("BTC",), examples, "1", keys=True)
+    assert found["security"] == [{"bearer": []}, {"apiKey": []}]
 
 
 def test_push_is_described(document: dict[str, Any]) -> None:
