@@ -49,7 +49,7 @@ class Grid:
 def map_grid(src: float, step: float) -> Grid:
     """Grid of a liquidation frame: +/- 10 % of the candle price (`spec: engine`, section 5).
 
-    Raises ValueError for a price of about one step or less: what is in its bucket 0 has a price of 0.
+    Raises ValueError for a price of about half a step or less: what is in bucket 0 has a price of 0.
     """
     origin, count, shrunk = frame_grid(src, step, MAP_RANGE)
     if origin < 1:
