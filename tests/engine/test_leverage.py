@@ -208,6 +208,13 @@ def test_the_tiered_form(notional: float, leverage: float, long: float | None, s
             assert found is None
 
 
+def test_a_position_above_the_last_cap_is_in_the_last_row() -> None:
+    """ETH: 150 M USD at most, rate .05, to 10x, amount 2,007,000."""
+    found = tiered_liquidation_price(SHORT, 2000.0, 5, 1e9, rows("ETH"))
+    assert found == pytest.approx(2000.0 * (1 + 1 / 5 + 0.002007) / 1.05)
+    assert tiered_liquidation_price(SHORT, 2000.0, 20, 1e9, rows("ETH")) is None
+
+
 def test_brackets_that_name_each_other_give_the_higher_one() -> None:
     # No venue's continuous table does this: at row 1's price the notional is row 2's, at row 2's price row 1's.
     table = [Bracket(100_000.0, 0.01, 100.0, 0.0), Bracket(1e9, 0.02, 50.0, 0.0)]
