@@ -29,7 +29,7 @@ Json = dict[str, Any]
 
 REF: Final = "#/components/schemas/{name}"
 WHOLE_RANGE: Final = 10**15 - 1  # an integer has at most 15 digits
-EVERY_ANSWER: Final = ("Cache-Control", "X-Content-Type-Options", "X-Request-Id")
+EVERY_ANSWER: Final = ("Cache-Control", "X-Content-Type-Options", "X-Request-Id", "Access-Control-Allow-Origin", "Vary")
 LIMITED: Final = ("RateLimit-Policy", "RateLimit", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
 IDENTITY: Final = ("ETag", "X-Seq", "X-Epoch", "X-Age-Ms", "X-Stale")
 BY_STATUS: Final[Mapping[int, tuple[str, ...]]] = {

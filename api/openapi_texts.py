@@ -45,6 +45,8 @@ HEADERS: Final[dict[str, Any]] = {
     "X-RateLimit-Limit": _header("Tokens of a full bucket.", "integer"),
     "X-RateLimit-Remaining": _header("Tokens left.", "integer"),
     "X-RateLimit-Reset": _header("Seconds until the bucket is full.", "integer"),
+    "Access-Control-Allow-Origin": _header("The origin of the page that asks, where `api.cors_origins` has it."),
+    "Vary": _header("What else the answer depends on: Origin where CORS is on."),
     "X-Frame-Ts-Ms": _header("Binary: start of the (first) frame, epoch ms.", "integer"),
     "X-Frame-Interval-Ms": _header("Binary: 30000.", "integer"),
     "X-Data-Is-Stale": _header("Binary: as X-Stale.", enum=["true", "false"]),
