@@ -25,6 +25,7 @@ from api.cache import Builder, Cache
 from api.clock import Clock
 from api.context import Context, Lifetime
 from api.depth import DepthFrames
+from api.encoder import Encoder
 from api.endpoints import ENDPOINTS, routes
 from api.errors import ALLOWED_METHODS, NO_STORE, ApiError
 from api.feeds import Feeds
@@ -73,6 +74,7 @@ class Service:
         self.on_stop: Callable[[], None] = lambda: None
         self.on_swollen: Callable[[], None] = lambda: None
         self._cache = context.cache
+        self._accepted = context.encoder.accepted
         self._clock = context.clock
         self._health = Health(context)
         self._ids = request_ids()
@@ -119,7 +121,7 @@ class Service:
             return
         error = admission.error or self._overload(target)
         if error is not None:
-            await self._send(self._refused(target, error, scope[BEGAN_NS]), admission, scope, send)
+            await self._send(self._refused(target, error), admission, scope, send)
         elif method == "GET" and scope["path"] in STREAM_PATHS:
             await stream.serve(self.hub, self._access, self._reply, admission, scope, receive, send)
         else:
@@ -134,10 +136,10 @@ class Service:
         """
         # PERF: this is the path of nearly every request of a busy worker: one lookup, a few words of shared memory, the filling
         # of the holes. Measured by bench/api.py.
-        began_ns = self.meter.now_ns()
+        began_ns = self.meter.now_ns() if next(self.meter.timed) else None
         admission = self._access.admit(target, headers, _peer(scope))
         if admission.error is not None:
-            made = self._refused(target, admission.error, began_ns)
+            made = self._refused(target, admission.error)
             return wire(made, [*more, NOSNIFF, (REQUEST_ID, next(self._ids))], body=not head, raw=admission.raw)
         hit = self._hit(target, headers)
         if hit is None:
@@ -147,9 +149,9 @@ class Service:
         self.meter.hit(target, hit.status, began_ns)
         return segments
 
-    def _refused(self, target: bytes, error: ApiError, began_ns: int) -> Response:
-        """The answer to a request that gets no further, counted."""
-        self.meter.answered(target.partition(b"?")[0].decode("latin-1"), error.status, began_ns)
+    def _refused(self, target: bytes, error: ApiError) -> Response:
+        """The answer to a request that gets no further, counted. Not timed: a flood of these must not make answers look fast."""
+        self.meter.answered(target.partition(b"?")[0].decode("latin-1"), error.status)
         access.info("(refused) %s %s", error.status, error.code)
         return refusal(error)
 
@@ -159,7 +161,7 @@ class Service:
 
     async def _preflight(self, asked: Admission, scope: Scope, send: Send) -> None:
         if asked.error is not None:
-            made = self._refused(target_of(scope), asked.error, scope[BEGAN_NS])
+            made = self._refused(target_of(scope), asked.error)
         else:
             made = Response(204, [(b"allow", ALLOWED_METHODS.encode("ascii")), (b"cache-control", NO_STORE.encode("ascii"))], [])
             self.meter.answered(None, made.status, scope[BEGAN_NS])
@@ -178,11 +180,15 @@ class Service:
         if answer is None:
             return None
         now_ms = self._clock.wall_ns() // 1_000_000
-        tag = None
+        tag = coding = None
         for name, value in headers:
             if name == b"if-none-match":
                 tag = value
-        made = answer.respond(now_ms, now_ms, tag)
+            elif name == b"accept-encoding":
+                coding = self._accepted.best(value)
+        if coding is not None and coding not in answer.forms:
+            return None  # made on the long way, once
+        made = answer.respond(now_ms, now_ms, tag, coding)
         if self._access.keys is not None:
             make_private(made.headers)  # a list of this response alone
         return made
@@ -281,6 +287,8 @@ def create_app(settings: Settings, sources: Sources | None = None, clock: Clock 
     api = settings.api
     frames = {name: DepthFrames(files) for name, files in sources.symbols.items()}
     mix = Mix(settings.engine.tape_weight, settings.engine.projection_weight)
+    cache = Cache(entries=api.cache_entries, size=api.cache_bytes, body=api.cache_body_bytes)
+    builder = Builder(sources.borrowed)
     interest = {name: OpenInterest(files) for name, files in sources.symbols.items()}
     return Service(
         Context(
@@ -294,8 +302,9 @@ def create_app(settings: Settings, sources: Sources | None = None, clock: Clock 
             mix=mix,
             coverage={name: SymbolCoverage(settings, name, frames[name], interest[name]) for name in sources.symbols},
             feeds=Feeds(settings, sources.feeds),
-            cache=Cache(entries=api.cache_entries, size=api.cache_bytes, body=api.cache_body_bytes),
-            builder=Builder(sources.borrowed),
+            cache=cache,
+            builder=builder,
+            encoder=Encoder(cache, builder),
             clock=clock,
             lifetime=Lifetime(clock.wall_ns()),
             build=metadata.version("mpengine"),

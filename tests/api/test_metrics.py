@@ -99,6 +99,30 @@ def test_every_answer_that_has_a_begin_is_timed_once() -> None:
     assert sum(value for key, value in found.items() if key[0] == "seconds") == 2 and one.statuses() == (3, 1, 0)
 
 
+def test_a_timed_hit_stands_for_those_before_it() -> None:
+    clock = Clock()
+    one = meter(clock)
+    clock.ns = 1_000_000_000
+    for _ in range(3):
+        one.hit(b"/oi", 200, None)
+    one.hit(b"/oi", 304, 997_000_000)  # 3 ms
+    one.hit(b"/oi", 200, None)
+    found = told(one)
+    assert found["nanoseconds", "document"] == 5 * 3_000_000 and found["seconds", "document", "6"] == 5
+    one.hit(b"/oi", 200, 0)
+    later = told(one)
+    assert later["seconds", "document", "6"] == 5 and later["seconds", "document", "13"] == 1, "what was told does not change"
+    assert requests(later) == {("/oi", "200"): 5, ("/oi", "304"): 1}
+
+
+def test_one_hit_in_eight_is_timed_whatever_the_rhythm() -> None:
+    one = meter()
+    drawn = [next(one.timed) for _ in range(100 * 1021)]
+    for every in (1, 2, 7, 8, 10):
+        share = sum(drawn[::every]) / len(drawn[::every])
+        assert 0.05 < share < 0.25
+
+
 def test_figures_of_push_cache_and_rings_have_their_keys() -> None:
     one = meter()
     one.push.begin("sse")
