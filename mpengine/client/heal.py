@@ -27,6 +27,8 @@ PAGE: Final = 1000
 MAX_MINUTES: Final = 1440
 MINUTE_MS: Final = 60_000
 MARGIN_MINUTES: Final = 5
+TRIES: Final = 3
+"""Requests for a window that reaches back far enough, where the clock of the data is not the server's."""
 COLUMN_S: Final[dict[MapKind, int]] = {"depth": 30, "liq": 60}
 _PLANES: Final[dict[MapKind, tuple[Block, Block]]] = {
     "depth": (Block.DEPTH_BID, Block.DEPTH_ASK),
@@ -67,24 +69,34 @@ class ColumnHeal:
         self._epoch = epoch
         self._last = last
         self._until_ms = until_ms
+        self._tries = 0
+        self._minutes = max(0, until_ms - (after.t_ms or 0), self._span_ms()) // MINUTE_MS + MARGIN_MINUTES
         self._open = True
         self._found: list[int] = []
         self.newest_ms: int | None = None
         """Time of the newest column that came."""
         self._reason = NOT_THERE if after.t_ms is not None else NO_TIME
 
+    def _span_ms(self) -> int:
+        """How long the missing columns are at least."""
+        return 0 if self._last is None else 1000 * COLUMN_S[self._kind] * (self._last - self._after.seq)
+
+    def _since_ms(self) -> int | None:
+        return None if self._after.t_ms is None else self._after.t_ms + 1000 * COLUMN_S[self._kind]
+
     def request(self) -> Request[mphm.Heatmap] | None:
-        if not self._open or self._after.t_ms is None:
+        since_ms = self._since_ms()
+        if not self._open or since_ms is None:
             return None
-        seconds = COLUMN_S[self._kind]
-        since_ms = self._after.t_ms + 1000 * seconds
-        minutes = max(0, self._until_ms - since_ms) // MINUTE_MS + MARGIN_MINUTES
+        self._tries += 1
         return requests.heatmap_bin(
-            self._channel.partition(".")[2], minutes=min(minutes, MAX_MINUTES), since_ms=since_ms, layers=(self._kind,),
-            dt_s=seconds, k=1, max_cols=1440, max_rows=2000, cell="u8log", form="dense",
+            self._channel.partition(".")[2], minutes=min(self._minutes, MAX_MINUTES), since_ms=since_ms, layers=(self._kind,),
+            dt_s=COLUMN_S[self._kind], k=1, max_cols=1440, max_rows=2000, cell="u8log", form="dense",
         )  # fmt: skip
 
     def take(self, body: mphm.Heatmap) -> list[Item]:
+        if self._is_cut(body.header):
+            return []
         self._open = False
         if body.header.epoch != self._epoch:
             self._reason = NEW_EPOCH
@@ -98,6 +110,14 @@ class ColumnHeal:
                 self.newest_ms = t_ms
                 updates.append(self._update(seq, t_ms, index, body))
         return updates
+
+    def _is_cut(self, header: mphm.Header) -> bool:
+        """Whether the window, which ends with the newest column, began too late: then the next request asks for all of it."""
+        since_ms = self._since_ms()
+        if since_ms is None or header.t0_ms <= since_ms or self._minutes >= MAX_MINUTES or self._tries >= TRIES:
+            return False
+        self._minutes = (header.t0_ms + header.cols * header.dt_ms - since_ms) // MINUTE_MS + MARGIN_MINUTES
+        return True
 
     def _wanted(self, seq: int, t_ms: int) -> bool:
         if self._last is None:

@@ -248,7 +248,8 @@ class Session:
         """Frames of `/ws` that subscribe these channels (default all) at their positions, each within the limit of a frame."""
         frames: list[str] = []
         group: list[_Channel] = []
-        for channel in [self._channels[name] for name in self._channels if names is None or name in set(names)]:
+        wanted = self._channels.keys() if names is None else set(names)
+        for channel in [one for name, one in self._channels.items() if name in wanted]:
             if group and len(self._subscribe([*group, channel])) > FRAME_BYTES:
                 frames.append(self._subscribe(group))
                 self._next_id += 1

@@ -14,7 +14,7 @@ from mpengine.config import load, resolve_directories
 from tests.api.conftest import TEXT, settings, tmpfs, world  # noqa: F401  fixtures
 from tests.api.sockets import serving
 from tests.api.test_serving import Pool
-from tests.api.world import SLOT_MS, World, zone_row
+from tests.api.world import World, zone_row
 from tests.client.rig import Server
 
 
@@ -27,7 +27,7 @@ def server() -> Iterator[Server]:
 
 def fill(world: World) -> None:  # noqa: F811
     """What `serving` does not bring along."""
-    world.clock.now_ms = time.time_ns() // 1_000_000 // SLOT_MS * SLOT_MS
+    world.clock.now_ms = time.time_ns() // 1_000_000 // 60_000 * 60_000
     world.add_maps(5)
     world.add_zones([zone_row(), zone_row(side="short", price=68_020.0, weight=1.5)])
     for _ in range(3):

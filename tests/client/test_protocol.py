@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpengine.client import ApiError, ColumnUpdate, ContractError, EventsUpdate, Item, Lost, Position, Refused, Reset, Update
-from mpengine.client.heal import Heal, holes
+from mpengine.client.heal import NOT_THERE, TRIES, ColumnHeal, Heal, holes
 from mpengine.client.protocol import (
     BEATS_BEHIND,
     FRAME_BYTES,
@@ -184,6 +184,27 @@ def test_what_cannot_be_fetched_is_told() -> None:
         assert numbers(feed(one, m.column(9))) == [(7, 9)]
 
 
+def test_a_window_that_begins_too_late_is_asked_for_again() -> None:
+    one = session("depth.BTC")
+    feed(one, m.column(1, way="snapshot"))
+    asked: list[int] = []
+
+    def answer(request: Any) -> bytes:
+        query = dict(request.query)
+        asked.append(int(query["minutes"]))
+        first = max(2, 101 - 2 * asked[-1])
+        return m.heatmap(list(range(first, 101)), since_ms=m.column_t_ms(first))
+
+    # Announced by a clock that is far behind that of the data.
+    items = drive(only(one.receive(m.gap("depth.BTC", 2, 30)), Fetch).heal, answer)
+    assert numbers(items) == [(7, seq) for seq in range(2, 31)] and asked == [5 + 29 // 2, 5 + 49]
+    asked.clear()
+    heal = ColumnHeal("depth.BTC", "depth", Position(7, 30, m.column_t_ms(30)), 7, last=31, until_ms=0)
+    late = m.heatmap([31, 32], since_ms=m.column_t_ms(31) + 30_000_000)
+    assert drive(heal, lambda request: asked.append(1) or late) == [Lost("depth.BTC", 7, 31, 31, NOT_THERE)]
+    assert len(asked) == TRIES
+
+
 def test_an_announced_gap_of_columns_is_fetched_at_once() -> None:
     one = session("liq.BTC")
     feed(one, m.column(1, kind="liq", way="snapshot"))
@@ -228,6 +249,7 @@ def test_a_reset_to_an_epoch_below_is_believed() -> None:
 
 def test_a_snapshot_of_a_worker_that_lags_repeats_nothing() -> None:
     one = session("depth.BTC", "oi.BTC")
+    assert one.stale("depth.BTC") and one.ts_ms("depth.BTC") is None
     feed(one, m.column(5, way="snapshot"), state(7, 5, way="snapshot"))
     one.begin()
     texts = [
@@ -408,7 +430,7 @@ def test_subscriptions_fit_into_frames_and_carry_positions() -> None:
     names = [f"depth.S{number:04}" for number in range(1024)]
     one = session(*names, positions={name: Position(7, 2**40, 5) for name in names[::2]}, encoding="bin")
     frames = one.subscriptions()
-    assert all(len(frame) <= FRAME_BYTES for frame in frames) and len(frames) > 5
+    assert all(len(frame) <= FRAME_BYTES for frame in frames) and 5 < len(frames) < 30
     told = [msgspec.json.decode(frame) for frame in frames]
     assert [name for frame in told for name in frame["channels"]] == names
     assert {name: tuple(at) for frame in told for name, at in frame.get("from", {}).items()} == dict.fromkeys(

@@ -228,11 +228,12 @@ class Publisher(threading.Thread):
 
     def run(self) -> None:
         world, start_ms = self._world, self._world.clock.now_ms
+        minute_ms = start_ms // 60_000 * 60_000
         while not self._end.wait(0.02):
             turn = self.turns
             world.add_depth(depth_frame(start_ms + turn * SLOT_MS, seed=turn))
             if turn % 2:
-                world.add_map(map_frame(start_ms + (turn // 2 + 1) * 60_000, seed=turn))
+                world.add_map(map_frame(minute_ms + (turn // 2 + 1) * 60_000, seed=turn))
             for _ in range(turn % 4):
                 world.add_liquidation(price=100.0 + turn)
             if turn % 5 == 0:
@@ -312,16 +313,23 @@ def disturbed(pool: Pool, followers: Followers, disturb: Callable[[], None]) -> 
 
 
 @pytest.mark.covers("F3")
-def test_killed_and_replaced_workers_cost_no_update(pool: Pool, world: World) -> None:
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("rounds", [2, pytest.param(20, marks=pytest.mark.stress)])
+def test_killed_and_replaced_workers_cost_no_update(pool: Pool, world: World, rounds: int) -> None:
     publisher = Publisher(world)
     publisher.start()
     try:
         with Followers(url(pool)) as followers:
             until(lambda: all(followers.positions.values()), "everybody follows")
-            for _ in range(2):
+            for _ in range(rounds):
                 for victim in pool.workers():
                     disturbed(pool, followers, lambda victim=victim: os.kill(victim, signal.SIGKILL))  # type: ignore[misc]
+            before = dict(followers.connections)
             disturbed(pool, followers, pool.roll)
+            until(
+                lambda: all(followers.connections[name] > count for name, count in before.items()),
+                "everybody was told to come back",
+            )
             publisher.stop()
             until(lambda: all(done(at, world, CHANNELS) for at in followers.positions.values()), "everything")
             until(lambda: all(last_zones(items) == ids(publisher) for items in followers.items.values()), "the last zones")
@@ -330,7 +338,7 @@ def test_killed_and_replaced_workers_cost_no_update(pool: Pool, world: World) ->
     assert publisher.turns > 50
     for name, items in followers.items.items():
         assert all(isinstance(item, Update) for item in items), (name, [item for item in items if not isinstance(item, Update)])
-        assert followers.connections[name] >= 4, "each of its workers was killed or replaced"
+        assert followers.connections[name] >= rounds + 2, "each of its workers was killed or replaced"
         for channel in ("depth.BTC", "liq.BTC"):
             columns = [item for item in items if isinstance(item, ColumnUpdate) and item.channel == channel]
             assert [item.seq for item in columns] == list(range(columns[0].seq, columns[-1].seq + 1)), (name, channel)
@@ -341,6 +349,34 @@ def test_killed_and_replaced_workers_cost_no_update(pool: Pool, world: World) ->
         zones = [item for item in items if isinstance(item, ZonesUpdate)]
         assert [item.seq for item in zones] == sorted({item.seq for item in zones}), name
         assert len({zones_crc32(item.zones.values()) for item in zones}) > 1
+
+
+@pytest.mark.covers("F11")
+def test_what_a_server_leaves_out_for_a_slow_line_is_fetched(world: World) -> None:
+    """A budget far below what is published: the server sends the newest and gaps, the client asks for the rest."""
+    fill(world)
+    with serving(world, push_bytes_per_s=4096, push_burst_bytes=8192, push_queue_bytes=8192) as pool:
+        publisher = Publisher(world)
+        with Client(url(pool), options=OPTIONS) as client:
+            streams = [client.subscribe(CHANNELS, transport) for transport in ("ws", "sse")]  # type: ignore[arg-type]
+            found: list[list[Item]] = [[stream.next(WITHIN_S)] for stream in streams]
+            publisher.start()
+            try:
+                until(lambda: publisher.turns > 60, "a lot to say")
+            finally:
+                publisher.stop()
+            for stream, items in zip(streams, found):
+                while not done(stream.positions, world, CHANNELS):
+                    items.append(stream.next(WITHIN_S))
+                assert stream.stats.gaps > 0 and any(isinstance(item, Update) and item.way == "healed" for item in items)
+                assert [item for item in items if not isinstance(item, Update)] == []
+                for channel in ("depth.BTC", "liq.BTC"):
+                    columns = [item for item in items if isinstance(item, ColumnUpdate) and item.channel == channel]
+                    assert [item.seq for item in columns] == list(range(columns[0].seq, columns[-1].seq + 1)), channel
+                    for item in columns[::5]:
+                        check_column(world, item)
+                events = [event.seq for item in items if isinstance(item, EventsUpdate) for event in item.events]
+                assert events == list(range(events[0], world.liquidations().next_no))
 
 
 def ids(publisher: Publisher) -> set[float]:
