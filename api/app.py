@@ -25,7 +25,6 @@ from api.cache import Builder, Cache
 from api.clock import Clock
 from api.context import Context, Lifetime
 from api.depth import DepthFrames
-from api.encoder import Encoder
 from api.endpoints import ENDPOINTS, routes
 from api.errors import ALLOWED_METHODS, NO_STORE, ApiError
 from api.feeds import Feeds
@@ -74,7 +73,6 @@ class Service:
         self.on_stop: Callable[[], None] = lambda: None
         self.on_swollen: Callable[[], None] = lambda: None
         self._cache = context.cache
-        self._accepted = context.encoder.accepted
         self._clock = context.clock
         self._health = Health(context)
         self._ids = request_ids()
@@ -180,15 +178,11 @@ class Service:
         if answer is None:
             return None
         now_ms = self._clock.wall_ns() // 1_000_000
-        tag = coding = None
+        tag = None
         for name, value in headers:
             if name == b"if-none-match":
                 tag = value
-            elif name == b"accept-encoding":
-                coding = self._accepted.best(value)
-        if coding is not None and coding not in answer.forms:
-            return None  # made on the long way, once
-        made = answer.respond(now_ms, now_ms, tag, coding)
+        made = answer.respond(now_ms, now_ms, tag)
         if self._access.keys is not None:
             make_private(made.headers)  # a list of this response alone
         return made
@@ -287,8 +281,6 @@ def create_app(settings: Settings, sources: Sources | None = None, clock: Clock 
     api = settings.api
     frames = {name: DepthFrames(files) for name, files in sources.symbols.items()}
     mix = Mix(settings.engine.tape_weight, settings.engine.projection_weight)
-    cache = Cache(entries=api.cache_entries, size=api.cache_bytes, body=api.cache_body_bytes)
-    builder = Builder(sources.borrowed)
     interest = {name: OpenInterest(files) for name, files in sources.symbols.items()}
     return Service(
         Context(
@@ -302,9 +294,8 @@ def create_app(settings: Settings, sources: Sources | None = None, clock: Clock 
             mix=mix,
             coverage={name: SymbolCoverage(settings, name, frames[name], interest[name]) for name in sources.symbols},
             feeds=Feeds(settings, sources.feeds),
-            cache=cache,
-            builder=builder,
-            encoder=Encoder(cache, builder),
+            cache=Cache(entries=api.cache_entries, size=api.cache_bytes, body=api.cache_body_bytes),
+            builder=Builder(sources.borrowed),
             clock=clock,
             lifetime=Lifetime(clock.wall_ns()),
             build=metadata.version("mpengine"),
