@@ -6,14 +6,14 @@ the outermost are those of the answer before, as long as the rows are the same: 
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
 from api.bodies import dumps
-from api.heatmap_grid import Cells, Cut, GridFrame, Layer, Placed, PriceAxis, cells_of, cuts
+from api.heatmap_grid import Cells, Cut, Layer, Placed, PriceAxis, cells_of, cuts
 
 KEPT_BYTES: Final = 16 << 20
 
@@ -46,17 +46,18 @@ class Piece:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Block:
-    """Columns `cut` of a ring: two pieces per layer, and the unit of each column. `frames`: what it was made from."""
+    """Columns `cut` of a ring: two pieces per layer, and the unit of each column. `serials`: of the frames it was made from, which
+    are not held by it."""
 
     cut: Cut
-    frames: Sequence[GridFrame]
+    serials: list[int]
     pieces: tuple[tuple[Piece, Piece], ...]
     units: Cells
 
     @property
     def size(self) -> int:
         """Bytes that it takes, about."""
-        return 1024 + 8 * len(self.frames) + sum(piece.size for pair in self.pieces for piece in pair)
+        return 1024 + 8 * len(self.serials) + sum(piece.size for pair in self.pieces for piece in pair)
 
 
 class Blocks:
@@ -74,29 +75,29 @@ class Blocks:
         """The blocks of a ring, in the order of their columns. The cuts are those of this answer."""
         axis = placed.axis
         for cut in cuts(axis, prices.rows):
-            frames = placed.between(cut.first, cut.stop)[1]
+            serials = [frame.serial for frame in placed.between(cut.first, cut.stop)[1]]
             start_ms = axis.t0_ms + cut.first * axis.dt_ms
             key = (symbol, layers, start_ms, cut.stop - cut.first, axis.dt_ms, prices, look)
             kept = self._blocks.pop(key, None)
-            # Frames compare by identity: what was decoded anew, after a repair of the file for one, is another one.
-            if kept is None or kept.frames != frames:
+            if kept is None or kept.serials != serials:
                 self._forget(kept)
-                kept = self._made(placed, layers, prices, base, look, cut)
+                kept = self._made(placed, layers, prices, base, look, cut, serials)
                 self.size += kept.size
             self._blocks[key] = kept
-            yield Block(cut, kept.frames, kept.pieces, kept.units)
-        while self.size > self._max_size:
-            self._forget(self._blocks.pop(next(iter(self._blocks))))
+            while self.size > self._max_size:
+                self._forget(self._blocks.pop(next(iter(self._blocks))))
+            yield Block(cut, kept.serials, kept.pieces, kept.units)
 
     def _forget(self, block: Block | None) -> None:
         if block is not None:
             self.size -= block.size
 
-    def _made(self, placed: Placed, layers: tuple[Layer, ...], prices: PriceAxis, base: float, look: Look, cut: Cut) -> Block:
+    def _made(
+        self, placed: Placed, layers: tuple[Layer, ...], prices: PriceAxis, base: float, look: Look, cut: Cut, serials: list[int]
+    ) -> Block:
         self.made += 1
         found, units = cells_of(placed, layers, prices, base, cut, cell=look.cell, sums=look.sums, min_usd=look.min_usd)
-        pieces = tuple((_piece(low, look), _piece(high, look)) for low, high in found)
-        return Block(cut, placed.between(cut.first, cut.stop)[1], pieces, units)
+        return Block(cut, serials, tuple((_piece(low, look), _piece(high, look)) for low, high in found), units)
 
 
 def _piece(cells: Cells, look: Look) -> Piece:

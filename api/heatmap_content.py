@@ -141,6 +141,7 @@ class HeatmapFiles:
         self._config_hash = settings.config_hash
         self._maps = GridFrames(sources.liquidation, FrameKind.LIQUIDATION)
         self._depth = GridFrames(sources.depth, FrameKind.DEPTH)
+        self._rings = (self._maps, self._depth)
         self._realised = LiquidationRows(sources.liquidations)
         self._pairs = MapFrames(sources, Mix(settings.engine.tape_weight, settings.engine.projection_weight))
         self._coverage = SymbolCoverage(settings, symbol, DepthFrames(sources), OpenInterest(sources))
@@ -149,7 +150,11 @@ class HeatmapFiles:
         """The answer to `query`; without rings where there is no frame of the layers asked for. Raises TooLarge."""
         found = self._newest(query)
         kept = self._realised.all() if query.realised else None
-        end_ms = self._end_ms(found, kept)
+        # Without frames of the layers asked for, the newest of either ring says how far time has come.
+        anchors = [frame for _, frame, _, _ in found] or [frame for one in self._rings if (frame := one.newest()) is not None]
+        newest_event_ms = _newest_event_ms(kept)
+        event_end_ms = None if newest_event_ms is None else newest_event_ms + 1
+        end_ms = max([frame.close_ms for frame in anchors], default=event_end_ms)
         whole = time_axis(end_ms or 0, query.dt_ms, query.cols if end_ms is not None else 0, query.to_ms, None)
         axis = time_axis(whole.end_ms, query.dt_ms, whole.cols, None, query.since_ms)
         reads = [
@@ -163,7 +168,7 @@ class HeatmapFiles:
         flags = 0
         for ring in rings:
             flags |= ring.placed.flags
-        held = kept if kept is not None and len(kept.numbers) else None
+        times = () if found else tuple((frame.epoch, frame.number) for frame in anchors)
         return Content(
             query=query,
             base=self._base,
@@ -173,10 +178,10 @@ class HeatmapFiles:
             src=prices_of_columns([ring.placed for ring in rings], axis.cols),
             flags=flags,
             points=None if kept is None else points_of(events, axis, prices, self._base),
-            realised=None if held is None else (held.epoch, held.head - 1),
-            newest_event_ms=None if held is None else int(held.records["recv_ts_ns"][-1]) // NS_PER_MS,
+            realised=None if kept is None or not len(kept.numbers) else (kept.epoch, kept.head - 1),
+            newest_event_ms=newest_event_ms,
             provenance=provenance(levels, basis.coverage, flags, self._config_hash, estimated=bool(query.maps)),
-            others=(*identity, *basis.identities),
+            others=(*identity, *basis.identities, *times),
             oi=basis.oi,
         )
 
@@ -188,15 +193,6 @@ class HeatmapFiles:
             wanted.append(("depth", self._depth, (DEPTH,)))
         newest = [(name, frames.newest(), layers, frames) for name, frames, layers in wanted]
         return [(name, frame, layers, frames) for name, frame, layers, frames in newest if frame is not None]
-
-    def _end_ms(self, found: Sequence[tuple[str, GridFrame, tuple[Layer, ...], GridFrames]], kept: Kept | None) -> int | None:
-        """Where the data ends, exclusive; without frames of the layers asked for, the newest of anything else."""
-        if found:
-            return max(newest.close_ms for _, newest, _, _ in found)
-        ends = [newest.close_ms for frames in (self._maps, self._depth) if (newest := frames.newest()) is not None]
-        if kept is not None and len(kept.numbers):
-            ends.append(int(kept.records["venue_ts_ns"].max()) // NS_PER_MS + 1)
-        return max(ends, default=None)
 
     def _prices(self, query: HeatmapQuery, axis: TimeAxis, reads: Sequence[_Read], events: Records) -> PriceAxis:
         if reads:
@@ -215,6 +211,11 @@ class HeatmapFiles:
         basis = self._coverage.newest()
         pair = self._pairs.newest() if query.maps else None
         return (basis, None, ()) if pair is None else (basis, pair.levels.content, (pair.levels.identity,))
+
+
+def _newest_event_ms(kept: Kept | None) -> int | None:
+    """When the newest record came, by our clock: what a venue says of its time is not to move the axis."""
+    return None if kept is None or not len(kept.numbers) else int(kept.records["recv_ts_ns"][-1]) // NS_PER_MS
 
 
 def _placed(read: _Read, axis: TimeAxis, prices: PriceAxis, base: float) -> Placed:

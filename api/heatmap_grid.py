@@ -17,7 +17,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import count, pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -71,8 +71,9 @@ MAP_LAYERS: Final = (LIQ, TAPE, PROJECTED)
 class GridFrame:
     """One frame of a ring. Times in epoch ms; bucket i, `origin`..`last`, has price i * step; `src`: reference price, USD.
 
-    `cells`: float16[plane, bucket] in units of `unit` USD, a power of two. `u8`: bytes per layer, uint8[side, bucket], made when
-    they are first needed (`fill_u8`).
+    `cells`: float16[plane, bucket] in units of `unit` USD, a power of two. `serial`: of this object, no other one ever has it: what
+    was decoded anew, after a repair of the file for one, may be another frame of the same number. `u8`: bytes per layer,
+    uint8[side, bucket], made when they are first needed (`fill_u8`).
     """
 
     number: int
@@ -86,6 +87,7 @@ class GridFrame:
     unit: float
     cells: npt.NDArray[np.float16]
     last: int = field(init=False)
+    serial: int = field(default_factory=count().__next__, init=False)
     u8: dict[str, Bytes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

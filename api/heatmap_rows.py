@@ -20,7 +20,8 @@ from shm.records import FRAME_HEADER_DTYPE, FrameKind
 INTERVAL_MS: Final = {FrameKind.DEPTH: 30_000, FrameKind.LIQUIDATION: 60_000}
 NS_PER_MS: Final = 1_000_000
 MARGIN: Final = 16
-"""Oldest slots of a ring that are never asked for: while the newest frame is the same, two workers then always find the same."""
+"""Oldest slots of a ring that are not asked for, and again as many that are not shown: two workers that have the same newest frame
+then show the same frames."""
 
 
 class GridFrames:
@@ -45,8 +46,10 @@ class GridFrames:
         if rows and rows[0].close_ms > since_ms:
             # The clock has been set back, or there is no more: numbers alone do not tell how far they reach.
             rows = self._newest(self._slots())
-        last = newest.number  # a frame that came in the meantime belongs to the next answer
-        return [row for row in rows if row.number <= last and row.close_ms > since_ms and row.open_ms < until_ms]
+        # What is shown must not depend on how far the ring has come in the meantime: not behind the newest, not at the oldest end.
+        last = newest.number
+        first = last - self._slots() + MARGIN
+        return [row for row in rows if first < row.number <= last and row.close_ms > since_ms and row.open_ms < until_ms]
 
     def _newest(self, count: int) -> list[GridFrame]:
         return self._rows.newest(self._handle.reader, min(count, self._slots()))

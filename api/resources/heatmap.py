@@ -108,7 +108,7 @@ class Heatmap(DataResource):
             self._nothing(query)
         identity = content.identity
         freshness = content.freshness(lambda now_ms: self.context.feeds.liquidations_live(query.symbol, now_ms))
-        key = (query, content.oi, tuple(ring.name for ring in content.rings))
+        key = (query, content.oi, tuple(ring.name for ring in content.rings), content.provenance["config_hash"])
         tag = etag(identity, ROUTE, key, weak=not query.binary)
         cells = {ring.name: self._cells(content, ring) for ring in content.rings}
         template = Template(binary(content, cells)) if query.binary else json_template(self._items(content, cells))

@@ -547,18 +547,33 @@ def test_realised_liquidations_lie_where_they_happened(world: World) -> None:
 
 def test_realised_liquidations_alone_make_their_own_rows(world: World) -> None:
     world.add_liquidation(price=65_000.0, venue_ts_ns=(NOW_MS - 90_000) * MS)
-    world.add_liquidation(price=65_100.0, venue_ts_ns=(NOW_MS - 1) * MS)
+    world.add_liquidation(price=65_100.0, venue_ts_ns=(NOW_MS - 1) * MS, recv_ts_ns=(NOW_MS - 1) * MS)
     app = world.app()
     body = get(app, f"{PATH}?layers=realised&minutes=5").json
     assert (body["price0"], body["rows"], body["k"], body["cols"], body["layers"]) == (65_000.0, 6, 1, 10, {})
     assert [point[:2] for point in body["realised"]["points"]] == [[7, 0], [9, 5]]
     assert body["src"] == [None] * 10 and body["seq"] == {"realised": 1} and body["epoch"] == 1
-    # The time axis goes on with what is known of anything.
-    world.add_depth(depth_frame(NOW_MS + 10 * MINUTE_MS))
+
+
+def test_frames_of_layers_not_asked_for_tell_how_far_time_has_come(world: World) -> None:
+    world.add_liquidation(price=65_000.0, venue_ts_ns=(NOW_MS - 1) * MS, recv_ts_ns=(NOW_MS - 1) * MS)
+    world.add_map(small_map(NOW_MS))
+    target, app = f"{PATH}?layers=realised&minutes=5&format=bin", world.app()
+    replies = [get(app, target)]
+    world.add_map(small_map(NOW_MS + 3 * MINUTE_MS))
+    replies.append(get(app, target))
+    world.add_depth(small_depth(NOW_MS + 10 * MINUTE_MS))
     world.clock.advance(1)
     app.turn()
-    later = get(app, f"{PATH}?layers=realised&minutes=5").json
-    assert (later["realised"]["points"], later["rows"]) == ([], 0) and later["t0_ms"] > body["t0_ms"]
+    replies.append(get(app, target))
+    # A venue whose clock is an hour ahead does not move the axis.
+    world.add_liquidation(price=65_000.0, venue_ts_ns=(NOW_MS + 60 * MINUTE_MS) * MS)
+    replies.append(get(app, target))
+    found = [unpacked(reply) for reply in replies]
+    ends = [one.header.t0_ms + one.header.cols * one.header.dt_ms - NOW_MS for one in found]
+    assert ends == [0, 3 * MINUTE_MS, 10 * MINUTE_MS + SLOT_MS, 10 * MINUTE_MS + SLOT_MS]
+    assert [len(one.points) for one in found if one.points is not None] == [1, 1, 0, 0] and found[2].header.rows == 0
+    assert len({reply.headers["etag"] for reply in replies}) == 4, "another body under the same strong tag"
 
 
 def test_silence_of_liquidations_is_no_staleness_but_dead_feeds_are(world: World) -> None:
