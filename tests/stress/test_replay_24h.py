@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import random
-from collections.abc import Iterator
+import os
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,19 +14,18 @@ import pytest
 from mpengine.config import load
 from mpengine.engine.log_files import TOTAL_BYTES
 from mpengine.engine.zones import MAX_ZONES_PER_SIDE
-from mpengine.ingest.capture_file import CaptureLine
+from mpengine.ingest.capture_file import read_capture
 from mpengine.replay import Replay, Summary
 from mpengine.schemas import LevelsDocument, decode
 from shm.document import DocumentReader
 from shm.frame_ring import FrameReader
 from shm.paths import Paths
 from shm.process_shell import open_descriptors
-from shm.records import EVENT, DocumentId, Kind, PositionSide, TakerSide, Venue, offsets
+from shm.records import DocumentId, Venue
 from tests.engine.events import T0
-from tests.engine.known_market import KnownMarket
-from tests.engine.test_truth import MIX
+from tests.shm.rig import ROOT
+from tests.stress import day
 
-MS_NS = 1_000_000
 HOUR_NS = 3600 * 10**9
 RINGS = ("depth", "liquidation", "candles", "liquidations")
 
@@ -34,81 +34,6 @@ def own_bytes() -> int:
     """Resident memory without mapped files: the pages of a ring count once they are touched, and a ring has a fixed size."""
     _, resident, shared, *_ = Path("/proc/self/statm").read_bytes().split()
     return (int(resident) - int(shared)) * 4096
-
-
-class Book:
-    """Levels that rest around a price and are left behind by it: about 20 changes in a diff."""
-
-    def __init__(self, price: float) -> None:
-        self._rng, self._last_id = random.Random(11), 1000
-        self._resting = {1: {round(price * 10) - 1}, -1: {round(price * 10) + 1}}
-
-    def snapshot(self, ms: int) -> bytes:
-        bid, ask = (next(iter(self._resting[side])) / 10 for side in (1, -1))
-        return b'{"lastUpdateId":1000,"E":%d,"T":%d,"bids":[["%.1f","1"]],"asks":[["%.1f","1"]]}' % (ms, ms, bid, ask)
-
-    def diff(self, price: float, ms: int) -> str:
-        rng, tick = self._rng, round(price * 10)
-        texts = []
-        for side, sign in ((1, -1), (-1, 1)):
-            resting = self._resting[side]
-            gone = {at for at in resting if (at - tick) * sign <= 0} | set(rng.sample(sorted(resting), len(resting) // 10))
-            new = {tick + sign * (1 + int(rng.expovariate(0.01))) for _ in range(10)} - gone
-            self._resting[side] = (resting - gone) | new
-            levels = [f'["{at / 10:.1f}","0"]' for at in sorted(gone)]
-            texts.append(",".join(levels + [f'["{at / 10:.1f}","{rng.randint(1, 9)}.5"]' for at in sorted(new)]))
-        previous, self._last_id = self._last_id, self._last_id + rng.randint(2, 5000)
-        ids = f'"U":{previous},"u":{self._last_id},"pu":{previous}'
-        data = f'"e":"depthUpdate","E":{ms},"T":{ms},"s":"BTCUSDT",{ids},"b":[{texts[0]}],"a":[{texts[1]}]'
-        return f'{{"stream":"btcusdt@depth@500ms","data":{{{data}}}}}'
-
-
-def split(body: bytes) -> list[bytes]:
-    return [body[start:end] for start, end in offsets(body)]
-
-
-def line_of(record: bytes, number: int) -> CaptureLine:
-    """What the venue says where `KnownMarket` has a record."""
-    kind, _, side, _, _, _, recv_ns, _, _, price, qty, _ = EVENT.unpack_from(record)
-    ms = recv_ns // MS_NS
-    if kind == Kind.OPEN_INTEREST:
-        body = f'{{"openInterest":"{qty:.3f}","symbol":"BTCUSDT","time":{ms}}}'
-        return CaptureLine(recv_ns, "binance", "rest", "rest", body.encode(), "open_interest", "BTC", 200)
-    if kind == Kind.MARK:
-        stream = "btcusdt@markPrice@1s"
-        data = f'"e":"markPriceUpdate","E":{ms},"s":"BTCUSDT","p":"{price:.8f}","r":"0.0001","T":0'
-    elif kind == Kind.TRADE:
-        stream, sold = "btcusdt@aggTrade", str(side == TakerSide.SELL).lower()
-        data = (
-            f'"e":"aggTrade","E":{ms},"a":{number},"s":"BTCUSDT","p":"{price:.1f}","q":"{qty:.3f}","f":1,"l":1,"T":{ms},"m":{sold}'
-        )
-    else:
-        stream, order = "!forceOrder@arr", "SELL" if side == PositionSide.LONG else "BUY"
-        data = (
-            f'"e":"forceOrder","E":{ms},"o":{{"s":"BTCUSDT","S":"{order}","o":"LIMIT","f":"IOC","q":"{qty:.3f}","p":"{price:.2f}",'
-            f'"ap":"{price:.2f}","X":"FILLED","l":"{qty:.3f}","z":"{qty:.3f}","T":{ms}}}'
-        )
-    return CaptureLine(recv_ns, "binance", "market#1", "in", f'{{"stream":"{stream}","data":{{{data}}}}}'.encode())
-
-
-def lines(minutes: int) -> Iterator[CaptureLine]:
-    """A market with a book, trades, liquidations and open interest; its last line lies behind the end of the last minute."""
-    market, book, number = KnownMarket(1, MIX), Book(100_000.0), 0
-    yield CaptureLine(T0, "binance", "public#1", "open", b"")
-    yield CaptureLine(T0, "binance", "rest", "rest", book.snapshot(T0 // MS_NS), "depth", "BTC", 200)
-    for _ in range(minutes):
-        for record in split(market.minute()):
-            number += record[0] == Kind.TRADE
-            if record[0] == Kind.CLOCK:
-                continue
-            line = line_of(record, number)
-            yield line
-            if record[0] == Kind.MARK:
-                for late_ms in (1, 500):
-                    ms = line.recv_ns // MS_NS + late_ms
-                    text = book.diff(EVENT.unpack_from(record)[9], ms)
-                    yield CaptureLine(ms * MS_NS, "binance", "public#1", "in", text.encode())
-    yield line_of(split(market.minute())[0], number)
 
 
 @dataclass
@@ -125,9 +50,10 @@ class Run:
     digest: str = ""
     summary: Summary = field(default_factory=Summary)
 
-    def of(self, minutes: int) -> Run:
+    def of(self, capture: Path) -> Run:
+        """Replay the capture."""
         replay, next_ns = Replay(load("", {}), ["BTC"], self.folder), T0 + HOUR_NS
-        for line in lines(minutes):
+        for line in read_capture(capture):
             replay.feed(line)
             if line.recv_ns >= next_ns:
                 next_ns += HOUR_NS
@@ -173,7 +99,10 @@ def digest_of(folder: Path, summary: Summary) -> str:
 @pytest.mark.covers("E-H8")
 @pytest.mark.parametrize("minutes", [25, pytest.param(24 * 60, marks=pytest.mark.stress)])
 def test_a_day_is_bounded_and_twice_the_same(tmp_path: Path, minutes: int) -> None:
-    run = Run(tmp_path / "first").of(minutes)
+    capture = tmp_path / "capture.zst"
+    command = [sys.executable, str(Path(day.__file__)), str(capture), str(minutes)]
+    subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    run = Run(tmp_path / "first").of(capture)
     summary, hours = run.summary, minutes // 60
     assert (summary.gaps, summary.resyncs, summary.refused, run.errors) == (0, 0, 0, 0), summary.refusals
     assert (summary.maps, summary.candles, summary.frames) == (minutes, minutes, 2 * minutes)
@@ -190,4 +119,4 @@ def test_a_day_is_bounded_and_twice_the_same(tmp_path: Path, minutes: int) -> No
         for sizes in (run.levels, run.zones, run.documents):
             assert max(sizes[3:]) < 3 * max(sizes[:3]), sizes
         assert files < TOTAL_BYTES
-    assert Run(tmp_path / "again").of(minutes).digest == run.digest
+    assert Run(tmp_path / "again").of(capture).digest == run.digest
