@@ -1,385 +1,422 @@
-"""Requests per second and latency of the HTTP API, one worker, loopback, keep-alive::
+"""Requests per second, latency and CPU of the HTTP API, one worker, loopback, keep-alive, every endpoint cached and not::
 
-    N connections (this process) ==> gunicorn worker: parser -> known answer | Falcon -> cache | build from rings
-                                 ==> gunicorn worker: parser -> bare ASGI callable, body of the same size      (baseline)
-                                 ==> uvicorn: FastAPI, a response encoded before, body of the same size        (peer, if there)
-                                 ==> the first one with rate limits on, and with limits and keys on            (what access costs)
+    N connections (wrk, else this process) ==> gunicorn worker: parser -> known answer | Falcon -> cache | build from rings
+                                           ==> the same, with rate limits, and with limits and keys     (what access costs)
+                                           ==> gunicorn worker: bare ASGI callable, body of the same size
+                                           ==> FastAPI: one response object with the same body, or the same body as a dict each time
+                                           ==> nginx: the same bytes as a file                           (the limit)
 
-All servers run at the same time, and their rounds alternate, so that a ratio compares the same minute of the same machine. The
-client is a process of its own on another core and costs about as much as the server: with fewer than two free cores the numbers
-say more about the client. Requests per second are a result to read; nothing passes or fails by them.
+All servers run at the same time over the same half day of data (`bench.api_data`), and their rounds alternate, so that a ratio
+compares the same minute of the same machine. The load generator is a process of its own on another core: with fewer than two free
+cores the numbers say more about it, and with our own client the figure of nginx is the client's limit. Everything here is a result
+to read: the goals stand beside the values, nothing passes or fails by them.
+
+"built each time" asks for one key after the other, more of them than the cache holds; where an endpoint has no parameter, a worker
+is asked that keeps nothing. CPU is of all processes of a server, over all of its rounds.
 
 python -m bench.api [--quick] [--json]
 """
 
 from __future__ import annotations
 
-import asyncio
-import itertools
-import os
 import shutil
-import signal
-import socket
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-import uvloop
-
-from bench import fastapi_peer
+from bench import api_data, fastapi_peer
+from bench.api_servers import API, BARE, COLD, KEYS, LIMITS, Server, fastapi, free_port, gunicorn, make_settings, nginx, nginx_path
 from bench.common import Row, main, report
-from mpengine.config import Settings, encode, load, resolve_directories
+from bench.http_load import Ask, Generator, Headers, Measured, Reply, generator, probe
 from mpengine.keys import change, new_key
-from shm.frame_ring import FrameWriter
-from shm.frames import Frame
-from shm.frames import encode as encode_frame
-from shm.grid import frame_grid
-from shm.layout import candles_spec, depth_spec
-from shm.record_ring import RecordWriter
-from shm.records import CANDLE_DTYPE, RECORD_SCHEMA, Coverage, FrameKind, Venue
 
-SLOT_MS: Final = 30_000
-FRAMES: Final = 1440
-BARS: Final = 3000
-ANSWER_WITHIN_S: Final = 20.0
 ROUNDS: Final = 3
-MS: Final = 1_000_000
+SECONDS: Final = 2.0
+QUICK_SECONDS: Final = 0.3
+KEYS_CYCLE: Final = 2000  # more than an LRU of 500 holds
 
-Targets = Callable[[], Iterator[str]]
+RATIOS: Final = (
+    ("of bare", "bare"),
+    ("of FastAPI", "fastapi"),
+    ("of its dict", "dict"),
+    ("typed", "typed"),
+    ("of nginx", "nginx"),
+)
+ACCESS: Final = (("with limits", "limits"), ("and keys", "keys"))
+ALL: Final = ("bare", "fastapi", "nginx", "limits", "keys")
+
+MAP_CACHED: Final = "liq map v2, cached"
+MAP_BUILT: Final = "liq map v2, built each time"
+DEPTH_HISTORY_BUILT: Final = "depth history bin 12 h, built each time"
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One endpoint in one state. `targets`: what is asked for, again and again; `baseline`: compared with the bare callable and
-    with guarded servers."""
+    """One endpoint in one state. `against`: servers whose rounds alternate with its own; `server`: who is asked; `status`: of every
+    answer."""
 
     name: str
-    targets: Targets
+    ask: Ask
     connections: int = 64
-    headers: bytes = b""
-    baseline: bool = False
+    against: tuple[str, ...] = ()
+    server: str = "api"
+    status: int = 200
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """One round: whole responses per second, latency, bytes of the last body, statuses seen."""
-
-    per_second: float
-    p50_ms: float
-    p99_ms: float
-    body_bytes: int
-    statuses: frozenset[int]
+def same(name: str, target: str, connections: int = 64, against: tuple[str, ...] = ()) -> Case:
+    """One target, answered from what is known after the first time."""
+    return Case(name, Ask((target,)), connections, against)
 
 
-def same(target: str) -> Targets:
-    return lambda: itertools.repeat(target)
+def unchanged(name: str, target: str) -> Case:
+    """What a client gets that has it already."""
+    return Case(name, Ask((target,), headers=(("If-None-Match", "*"),)), status=304)
 
 
-def varied(pattern: str, values: range) -> Targets:
-    """Targets that a cache of 500 entries cannot hold."""
-    return lambda: (pattern.format(value) for value in itertools.cycle(values))
+def varied(
+    name: str, pattern: str, value: Callable[[int], object], connections: int = 16, *, count: int = KEYS_CYCLE,
+    against: tuple[str, ...] = (),
+) -> Case:  # fmt: skip
+    """`count` targets one after the other, none of which is known any more when it comes again."""
+    return Case(name, Ask(tuple(pattern.format(value(number)) for number in range(count))), connections, against)
+
+
+def cold(name: str, target: str) -> Case:
+    """One target of an endpoint without parameters."""
+    return Case(name, Ask((target,)), 16, server="cold")
+
+
+def cents(number: int) -> str:
+    """A number below what any filter of ours leaves out: other keys, the same body."""
+    return f"{(number + 1) / 100:.2f}"
+
+
+def lightest(number: int) -> str:
+    """Filters that every zone with a tier passes: weights have four decimals, no tier is below 5."""
+    return f"min_leverage={number % 5 + 1}&min_weight={number // 5 + 1}e-4"
+
+
+def below(number: int) -> int:
+    """A price far below every frame, on the grid."""
+    return 20 * (number + 1)
+
+
+def minutes_of(number: int) -> int:
+    """Histories whose bodies are nearly as long as the longest, together more than the cache may hold."""
+    return 720 - number
+
+
+def later(number: int) -> int:
+    """Ends of time ahead of every bar."""
+    return (time.time_ns() // 10**6 // 60_000 + 60 + number) * 60_000
 
 
 def cases() -> list[Case]:
     """The table of measurements."""
-    latest, history = "/orderbook_heatmap", "/orderbook_heatmap_history"
+    return [*_service(), *_depth(), *_maps(), *_zones(), *_heatmap(), *_records()]
+
+
+def _service() -> list[Case]:
     return [
-        Case("depth json, cached", same(latest), baseline=True),
-        Case("depth json, cached, 304", same(latest), headers=b"If-None-Match: *\r\n"),
-        Case("depth json, cached, other spelling", varied(latest + "?x={}", range(100_000))),
-        Case("depth json, built each time", varied(latest + "?price_min={}", range(20, 48_000, 20)), connections=16),
-        Case("depth bin, cached", same(latest + "?format=bin"), baseline=True),
-        Case("history json 12 h, cached", same(history), connections=4, baseline=True),
-        Case("history bin 12 h, cached", same(history + "?format=bin"), connections=4, baseline=True),
-        Case("history json 12 h, built each time", varied(history + "?price_min={}", range(20, 48_000, 20)), connections=2),
-        Case("history bin 12 h, built each time", varied(history + "?format=bin&price_min={}", range(20, 48_000, 20)), 2),
-        Case("candles 720, cached", same("/candles"), baseline=True),
-        Case("candles, built each time", varied("/candles?limit={}", range(1, 1501)), connections=16),
-        Case("livez (Falcon, no cache)", same("/livez"), baseline=True),
+        same("livez (Falcon, no cache)", "/livez", against=ALL),
+        same("readyz (no cache)", "/readyz"),
+        same("time (no cache)", "/time"),
+        same("health (no cache)", "/health"),
+        same("openapi.json", "/openapi.json", 16),
     ]
 
 
-# --- load client ------------------------------------------------------------------------------------------------------
+def _depth() -> list[Case]:
+    latest, history = "/orderbook_heatmap", "/orderbook_heatmap_history"
+    return [
+        same("depth json, cached", latest, against=ALL),
+        unchanged("depth json, 304", latest),
+        varied("depth json, cached, other spelling", latest + "?x={}", int, 64),
+        varied("depth json, built each time", latest + "?price_min={}", below),
+        same("depth bin, cached", latest + "?format=bin", against=ALL),
+        varied("depth bin, built each time", latest + "?format=bin&price_min={}", below),
+        same("depth history json 12 h, cached", history, 4, ALL),
+        varied("depth history json 12 h, built each time", history + "?price_min={}", below, 1),
+        same("depth history bin 12 h, cached", history + "?format=bin", 4, ALL),
+        varied(DEPTH_HISTORY_BUILT, history + "?format=bin&price_min={}", below, 1),
+        same("depth stats, cached", "/orderbook_heatmap_stats"),
+        cold("depth stats, built each time", "/orderbook_heatmap_stats"),
+        same("depth debug, cached", "/orderbook_heatmap_debug"),
+        cold("depth debug, built each time", "/orderbook_heatmap_debug"),
+    ]
 
 
-class Client(asyncio.Protocol):
-    """One connection that asks again as soon as it has been answered."""
-
-    def __init__(self, load: Load) -> None:
-        self._load = load
-        self._buffer = bytearray()
-        self._missing = 0
-        self._sent_ns = 0
-        self._transport: asyncio.Transport | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        self._transport = transport
-        self._ask()
-
-    def data_received(self, data: bytes) -> None:
-        if self._missing:
-            self._missing -= len(data)
-        else:
-            self._buffer += data
-            end = self._buffer.find(b"\r\n\r\n")
-            if end < 0:
-                return
-            length = _content_length(self._buffer, end)
-            self._load.status(int(self._buffer[9:12]), length)
-            self._missing = end + 4 + length - len(self._buffer)
-            self._buffer.clear()
-        if self._missing == 0:
-            self._load.done(time.perf_counter_ns() - self._sent_ns)
-            self._ask()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._load.closed()
-
-    def close(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
-
-    def _ask(self) -> None:
-        assert self._transport is not None
-        self._sent_ns = time.perf_counter_ns()
-        self._transport.write(self._load.request())
+def _maps() -> list[Case]:
+    return [
+        same("liq map v1, cached", "/liq_heatmap"),
+        cold("liq map v1, built each time", "/liq_heatmap"),
+        same(MAP_CACHED, "/liq_heatmap_v2", against=ALL),
+        same(MAP_CACHED, "/liq_heatmap_v2", 512, ALL),
+        unchanged("liq map v2, 304", "/liq_heatmap_v2"),
+        varied(MAP_BUILT, "/liq_heatmap_v2?min_notional={}", cents, 64, against=("dict", "typed")),
+        same("liq history v1 12 h, cached", "/liq_heatmap_history", 4),
+        varied("liq history v1 12 h, built each time", "/liq_heatmap_history?minutes={}", minutes_of, 1, count=100),
+        same("liq history v2 12 h, cached", "/liq_heatmap_v2_history", 4),
+        varied("liq history v2 12 h, built each time", "/liq_heatmap_v2_history?minutes={}", minutes_of, 1, count=100),
+        same("liq stats, cached", "/liq_stats"),
+        cold("liq stats, built each time", "/liq_stats"),
+    ]
 
 
-def _content_length(head: bytearray, end: int) -> int:
-    at = head.find(b"content-length: ", 0, end)
-    return 0 if at < 0 else int(head[at + 16 : head.find(b"\r\n", at, end + 2)])
+def _zones() -> list[Case]:
+    return [
+        same("zones, cached", "/liq_zones"),
+        varied("zones, built each time", "/liq_zones?{}", lightest),
+        same("zones summary, cached", "/liq_zones_summary"),
+        cold("zones summary, built each time", "/liq_zones_summary"),
+        same("zones heatmap, cached", "/liq_zones_heatmap"),
+        varied("zones heatmap, built each time", "/liq_zones_heatmap?min_notional={}", cents),
+    ]
 
 
-class Load:
-    """A round of one case: counts and times what its clients get."""
-
-    def __init__(self, case: Case) -> None:
-        self._targets = case.targets()
-        self._headers = case.headers
-        self._latencies: list[int] = []
-        self._statuses: set[int] = set()
-        self._body = 0
-        self._lost = 0
-        self._open = True
-
-    def request(self) -> bytes:
-        return b"GET %s HTTP/1.1\r\nHost: bench\r\n%s\r\n" % (next(self._targets).encode("ascii"), self._headers)
-
-    def status(self, status: int, length: int) -> None:
-        self._statuses.add(status)
-        self._body = length
-
-    def done(self, latency_ns: int) -> None:
-        self._latencies.append(latency_ns)
-
-    def closed(self) -> None:
-        self._lost += self._open
-
-    async def run(self, port: int, connections: int, seconds: float) -> Measured:
-        """Drive the connections for `seconds`, after a tenth of that to warm up."""
-        loop = asyncio.get_running_loop()
-        clients = [(await loop.create_connection(lambda: Client(self), "127.0.0.1", port))[1] for _ in range(connections)]
-        await asyncio.sleep(seconds / 10)
-        self._latencies.clear()
-        began = time.perf_counter()
-        await asyncio.sleep(seconds)
-        while not self._latencies and time.perf_counter() - began < ANSWER_WITHIN_S:  # a round shorter than one answer
-            await asyncio.sleep(seconds)
-        elapsed, taken = time.perf_counter() - began, np.array(self._latencies)
-        self._open = False
-        for client in clients:
-            client.close()
-        if self._lost or not self._latencies:
-            raise RuntimeError(f"{len(self._latencies)} answers, {self._lost} connections closed by the server")
-        p50, p99 = np.percentile(taken, [50, 99]) / 1e6
-        return Measured(len(taken) / elapsed, float(p50), float(p99), self._body, frozenset(self._statuses))
+def _heatmap() -> list[Case]:
+    rows = range(1000, 2001)  # all of them more than there are
+    return [
+        same("heatmap json 12 h, cached", "/heatmap", 4),
+        varied("heatmap json 12 h, built each time", "/heatmap?max_rows={}", rows.__getitem__, 1, count=len(rows)),
+        same("heatmap bin 12 h, cached", "/heatmap?format=bin", 4),
+        unchanged("heatmap bin 12 h, 304", "/heatmap?format=bin"),
+        varied("heatmap bin 12 h, built each time", "/heatmap?format=bin&max_rows={}", rows.__getitem__, 1, count=len(rows)),
+    ]
 
 
-# --- servers ----------------------------------------------------------------------------------------------------------
+def _records() -> list[Case]:
+    return [
+        same("oi, cached", "/oi"),
+        cold("oi, built each time", "/oi"),
+        same("liquidations 200, cached", "/liquidations"),
+        varied("liquidations 200, built each time", "/liquidations?min_usd={}", cents),
+        same("candles 720, cached", "/candles", against=ALL),
+        varied("candles 720, built each time", "/candles?to_ms={}", later),
+    ]
 
 
-def _frame(open_ms: int, seed: int) -> Frame:
-    src, step = 65_892.725, 20.0
-    origin, count, _ = frame_grid(src, step, 0.10)
-    planes = np.random.default_rng(seed).exponential(50_000.0, (2, count))
-    planes[0, count // 2 :] = planes[1, : count // 2] = 0.0
-    return Frame(
-        kind=FrameKind.DEPTH, open_ts_ns=open_ms * MS, close_ts_ns=(open_ms + SLOT_MS) * MS, venue_ts_ns=open_ms * MS,
-        reference=src, origin=origin, step=step, norm_a=1.0, norm_b=2.0, total_a=1.0, total_b=1.0,
-        coverage=Coverage.NONE, venues=Venue.BINANCE.bit, samples=30, planes=planes,
-    )  # fmt: skip
+# --- measuring --------------------------------------------------------------------------------------------------------
 
 
-def fill(settings: Settings) -> None:
-    """Twelve hours of frames and two days of bars for BTC, the newest of them of now."""
-    now_ms = time.time_ns() // MS // 60_000 * 60_000
-    with FrameWriter.open(settings.paths.depth("BTC"), depth_spec("BTC")) as ring:
-        for index in range(FRAMES):
-            open_ms = now_ms - (FRAMES - index) * SLOT_MS
-            ring.publish(encode_frame(_frame(open_ms, index)), ts_ns=open_ms * MS, kind=FrameKind.DEPTH)
-    bar = np.zeros((), CANDLE_DTYPE)
-    for name in ("open", "high", "low", "close"):
-        bar[name] = 65_892.7
-    bar["schema"] = RECORD_SCHEMA
-    with RecordWriter.open(settings.paths.candles("BTC"), candles_spec("BTC"), CANDLE_DTYPE) as bars:
-        for index in range(BARS):
-            bar["open_ts_ns"] = (now_ms - (BARS - index) * 60_000) * MS
-            bar["close_ts_ns"] = bar["open_ts_ns"] + 60_000 * MS
-            bars.append(bar, ts_ns=int(bar["close_ts_ns"]))
+@dataclass(slots=True)
+class Runner:
+    """One server in one case. `asks`: what it is asked next."""
+
+    server: Server
+    asks: Ask
+    rounds: list[Measured] = field(default_factory=list)
+    cpu_s: float = 0.0
+
+    def run(self, load: Generator, connections: int, seconds: float) -> None:
+        """One more round."""
+        before_s = self.server.cpu_s()
+        found = load.round(self.server.port, self.asks, connections, seconds)
+        self.cpu_s += self.server.cpu_s() - before_s
+        self.rounds.append(found)
+        self.asks = self.asks.after(found.requests)
+
+    @property
+    def best(self) -> Measured:
+        """The round that others disturbed least."""
+        return max(self.rounds, key=lambda one: one.per_second)
+
+    @property
+    def cpu_us(self) -> float:
+        """CPU microseconds per request over all rounds."""
+        return self.cpu_s * 1e6 / sum(one.requests for one in self.rounds)
 
 
-OFF: Final = "rate_limits = false"
-LIMITS: Final = "rate_limits = true\nrate_per_s = 1000000.0\nrate_burst = 1000000"  # counted and never reached
-KEYS: Final = f"keys = true\n{LIMITS}"
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where everything is. `servers`: those that run, by name; `files`: bodies for nginx and FastAPI; `key`: header for `keys`."""
+
+    servers: dict[str, Server]
+    files: Path
+    key: Headers
+
+    def measure(self, case: Case, load: Generator, seconds: float, rounds: int) -> tuple[Row, list[Row]]:
+        """The row of a case, and one row for each server that took part."""
+        reply = self._reply(case)
+        runners = {"": Runner(self.servers[case.server], case.ask)} | self._others(case, reply)
+        for _ in range(rounds):
+            for runner in runners.values():
+                runner.run(load, case.connections, max(seconds, load.shortest_s))
+        rates = {name: runner.best.per_second for name, runner in runners.items()}
+        own = rates[""]
+        row = {
+            "case": case.name,
+            "conns": case.connections,
+            **_figures(runners[""]),
+            "bytes": len(reply.body),
+            "status": reply.status,
+            **{column: round(own / rates[name], 2) if name in rates else None for column, name in RATIOS},
+            **{column: round(rates[name] / own, 2) if name in rates else None for column, name in ACCESS},
+        }
+        each: list[Row] = [
+            {"case": case.name, "conns": case.connections, "server": name or case.server, **_figures(runner),
+             "ours to it": round(own / rates[name], 2), "its CPU to ours": _ratio(runner.cpu_us, runners[""].cpu_us)}
+            for name, runner in runners.items()
+        ]  # fmt: skip
+        return row, each
+
+    def _reply(self, case: Case) -> Reply:
+        """The answer that later ones are like. Asked for before the first round: what a worker reads once is no part of it."""
+        reply = probe(self.servers[case.server].port, case.ask)
+        if reply.status != case.status:
+            raise RuntimeError(f"{case.ask.target}: {reply.status}, not {case.status}")
+        return reply
+
+    def _others(self, case: Case, reply: Reply) -> dict[str, Runner]:
+        """Those of `against` that are there, with what they are asked."""
+        if not case.against:
+            return {}
+        file = f"{len(list(self.files.iterdir()))}.json"
+        (self.files / file).write_bytes(reply.body)
+        same_bytes = {
+            "bare": Ask((f"/{len(reply.body)}",)),
+            "fastapi": Ask((f"/cached?symbol=BTC&name={file}",)),
+            "dict": Ask((f"/built?symbol=BTC&name={file}",)),
+            "typed": Ask((f"/typed?symbol=BTC&name={file}",)),
+            "nginx": Ask((f"/{file}",)),
+            "limits": case.ask,
+            "keys": Ask(case.ask.targets, (*case.ask.headers, *self.key)),
+        }
+        return {name: Runner(self.servers[name], same_bytes[name]) for name in case.against if name in self.servers}
 
 
-def make_settings(root: Path, name: str, port: int, access: str = OFF) -> Settings:
-    """Settings of one server; all read the same data."""
-    (root / name).mkdir(parents=True)
-    text = f'[api]\nhost = "127.0.0.1"\nport = {port}\nworkers = 1\n{access}\n[log]\nlevel = "WARNING"\n[symbols.BTC]\n'
-    return resolve_directories(load(text, {}), data=root / "data", runtime=root / name)
+def _ratio(value: float, to: float) -> float | None:
+    """None to 0: a round shorter than a tick of the kernel's clock took no CPU that it knows of."""
+    return round(value / to, 2) if to else None
+
+
+def _figures(runner: Runner) -> Row:
+    best = runner.best
+    return {
+        "requests/s": round(best.per_second),
+        "p50 ms": round(best.p50_ms, 3),
+        "p99 ms": round(best.p99_ms, 3),
+        "CPU us": round(runner.cpu_us, 1),
+    }
 
 
 @contextmanager
-def server(settings: Settings, application: str) -> Iterator[int]:
-    """A gunicorn with one worker; yields its port. Raises RuntimeError where it does not answer within 20 s."""
-    settings.paths.settings.write_bytes(encode(settings))
-    command = [sys.executable, "-m", "gunicorn", "-c", "python:api.gunicorn_conf", application]
-    with running(command, settings.api.port, {"MPENGINE_SETTINGS": str(settings.paths.settings)}) as port:
-        yield port
+def place(*, minutes: int = api_data.HISTORY_MINUTES, peer: str | None, static: str | None) -> Iterator[Place]:
+    """Data of `minutes` minutes and all servers over it. `peer`: interpreter with FastAPI; `static`: path of nginx.
 
-
-@contextmanager
-def running(command: list[str], port: int, environment: dict[str, str]) -> Iterator[int]:
-    """A process that listens on `port`."""
-    process = subprocess.Popen(command, env={**os.environ, **environment}, cwd=Path(__file__).parents[1])
+    Raises RuntimeError where a server does not come up.
+    """
+    root = Path(tempfile.mkdtemp(prefix="mpengine-bench-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
+    texts = {"api": {}, "cold": {"access": COLD}, "bare": {}, "limits": {"access": LIMITS}, "keys": {"access": KEYS}}
     try:
-        _wait_for(port)
-        yield port
+        for folder in ("data", "files"):
+            (root / folder).mkdir()
+        settings = {name: make_settings(root, name, free_port(), **text) for name, text in texts.items()}
+        record, key = new_key(0, ["read"])
+        change(settings["keys"].paths.keys, lambda records: [*records, record])
+        with ExitStack() as stack:
+            stack.enter_context(api_data.published(settings["api"], minutes))
+            servers = {
+                name: stack.enter_context(gunicorn(one, BARE if name == "bare" else API)) for name, one in settings.items()
+            }  # fmt: skip
+            if peer is not None:
+                one = stack.enter_context(fastapi(peer, root / "files"))
+                servers |= dict.fromkeys(("fastapi", "dict", "typed"), one)
+            if static is not None:
+                servers["nginx"] = stack.enter_context(nginx(static, root / "nginx", root / "files"))
+            yield Place(servers, root / "files", (("Authorization", f"Bearer {key}"),))
     finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(20)
+        shutil.rmtree(root)
 
 
-def _wait_for(port: int) -> None:
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        try:
-            with socket.create_connection(("127.0.0.1", port), timeout=5) as probe:
-                probe.sendall(b"GET /1 HTTP/1.1\r\nHost: bench\r\n\r\n")
-                if probe.recv(1):
-                    return
-        except OSError:
-            time.sleep(0.05)
-    raise RuntimeError("the server does not answer")
+# --- goals ------------------------------------------------------------------------------------------------------------
 
 
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What is wanted of a figure of a case. `server`: the ratio to its requests per second; None: the median time."""
+
+    text: str
+    case: str
+    connections: int
+    server: str | None
+    wanted: str
+
+
+GOALS: Final = (
+    Goal("cached /liq_heatmap_v2 to FastAPI's cached response, 64 connections", MAP_CACHED, 64, "fastapi", ">= 2.8"),
+    Goal("cached /liq_heatmap_v2 to FastAPI's cached response, 512 connections", MAP_CACHED, 512, "fastapi", ">= 2.8"),
+    Goal("cached /liq_heatmap_v2 to a file of nginx, 64 connections", MAP_CACHED, 64, "nginx", ">= 0.38"),
+    Goal("cached /liq_heatmap_v2 to a file of nginx, 512 connections", MAP_CACHED, 512, "nginx", ">= 0.38"),
+    Goal("uncached /liq_heatmap_v2 to FastAPI building the dict", MAP_BUILT, 64, "dict", ">= 8"),
+    Goal("uncached /liq_heatmap_v2 to FastAPI building a typed dict", MAP_BUILT, 64, "typed", "-"),
+    Goal("12 h of the order book, binary, uncached: ms", DEPTH_HISTORY_BUILT, 1, None, "< 15"),
+)
+
+
+def goals(each: Sequence[Row]) -> list[Row]:
+    """Goals beside the values of this run, None where one was not measured. `each`: rows of servers.
+
+    `by CPU`: the same ratio of CPU per request (milliseconds for a time), which a machine that others use disturbs less.
+    """
+    found = {(row["case"], row["conns"], row["server"]): row for row in each}
+    rows = []
+    for goal in GOALS:
+        row = found.get((goal.case, goal.connections, goal.server or "api"), {})
+        value, by_cpu = ("p50 ms", "CPU us") if goal.server is None else ("ours to it", "its CPU to ours")
+        cpu = row.get(by_cpu)
+        rows.append(
+            {
+                "goal": goal.text,
+                "value": row.get(value),
+                "by CPU": round(cpu / 1e3, 3) if cpu is not None and goal.server is None else cpu,
+                "wanted": goal.wanted,
+            }
+        )
+    return rows
 
 
 # --- the bench --------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Ports:
-    """Where the servers listen; `peer` None: FastAPI is not there. `key`: header for the one with keys."""
-
-    api: int
-    bare: int
-    peer: int | None
-    limits: int
-    keys: int
-    key: bytes
-
-
-async def _measure(case: Case, ports: Ports, seconds: float) -> Row:
-    """Best of the rounds of the case, of its baseline and of the peer, taken in turns."""
-    body = (await Load(case).run(ports.api, 1, seconds / 10)).body_bytes  # the first one builds
-    others = _others(case, ports, body) if case.baseline else {}
-    own: list[Measured] = []
-    theirs: dict[str, list[Measured]] = {name: [] for name in others}
-    for _ in range(ROUNDS):
-        own.append(await Load(case).run(ports.api, case.connections, seconds))
-        for name, (port, other) in others.items():
-            theirs[name].append(await Load(other).run(port, case.connections, seconds))
-    best = max(own, key=lambda one: one.per_second)
-    rates = {name: max(one.per_second for one in measured) for name, measured in theirs.items()}
-    return {
-        "case": case.name,
-        "connections": case.connections,
-        "requests/s": round(best.per_second),
-        "p50 ms": round(best.p50_ms, 3),
-        "p99 ms": round(best.p99_ms, 3),
-        "bytes": best.body_bytes,
-        "status": " ".join(str(status) for status in sorted(best.statuses)),
-        "bare/s": round(rates["bare"]) if "bare" in rates else None,
-        "of bare": round(best.per_second / rates["bare"], 2) if "bare" in rates else None,
-        "of FastAPI": round(best.per_second / rates["fastapi"], 2) if "fastapi" in rates else None,
-        "with limits": round(rates["limits"] / best.per_second, 2) if "limits" in rates else None,
-        "and keys": round(rates["keys"] / best.per_second, 2) if "keys" in rates else None,
-    }
-
-
-def _others(case: Case, ports: Ports, body: int) -> dict[str, tuple[int, Case]]:
-    """What a case is compared with: (port, what is asked there)."""
-    found = {
-        "bare": (ports.bare, Case("bare", same(f"/{body}"), case.connections)),
-        "limits": (ports.limits, case),
-        "keys": (ports.keys, Case(case.name, case.targets, case.connections, case.headers + ports.key)),
-    }
-    if ports.peer is not None:
-        target = f"/orderbook_heatmap?symbol=BTC&size={body}"
-        found["fastapi"] = (ports.peer, Case("fastapi", same(target), case.connections))
-    return found
-
-
-async def _all(quick: bool, ports: Ports) -> list[Row]:
-    seconds = 0.3 if quick else 2.0
-    return [await _measure(case, ports, seconds) for case in cases()]
-
-
 def run(quick: bool) -> list[Row]:
-    """Results of every case, in order. Raises RuntimeError where a server does not come up or closes a connection."""
-    root = Path(tempfile.mkdtemp(prefix="mpengine-bench-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
-    peer = fastapi_peer.interpreter()
-    try:
-        (root / "data").mkdir()
-        own, base = (make_settings(root, name, free_port()) for name in ("api", "bare"))
-        limited, keyed = (make_settings(root, name, free_port(), text) for name, text in (("limits", LIMITS), ("keys", KEYS)))
-        record, key = new_key(0, ["read"])
-        change(keyed.paths.keys, lambda records: [*records, record])
-        fill(own)
-        with ExitStack() as stack:
-            api = stack.enter_context(server(own, "api.app:get_app()"))
-            bare = stack.enter_context(server(base, "bench.bare_asgi:get_app()"))
-            limits, keys = (stack.enter_context(server(one, "api.app:get_app()")) for one in (limited, keyed))
-            port = free_port()
-            if peer is not None:
-                stack.enter_context(running([peer, fastapi_peer.__file__, str(port)], port, {}))
-            runner = stack.enter_context(asyncio.Runner(loop_factory=uvloop.new_event_loop))
-            header = b"Authorization: Bearer %s\r\n" % key.encode("ascii")
-            rows = runner.run(_all(quick, Ports(api, bare, None if peer is None else port, limits, keys, header)))
-    finally:
-        shutil.rmtree(root)
-    note = (
-        ""
-        if peer is not None
-        else "FastAPI: not measured, not installed (MPENGINE_PEER_PYTHON may name an interpreter that has it)"
+    """Rows of every case, of each server in the cases with a goal, and of the goals.
+
+    Raises RuntimeError where a server does not come up, closes a connection or answers with another status.
+    """
+    load, peer, static = generator(), fastapi_peer.interpreter(), nginx_path()
+    seconds, rounds = (QUICK_SECONDS, 1) if quick else (SECONDS, ROUNDS)
+    rows: list[Row] = []
+    servers: list[Row] = []
+    told = {(goal.case, goal.connections) for goal in GOALS}
+    with place(peer=peer, static=static) as here:
+        for case in cases():
+            row, each = here.measure(case, load, seconds, rounds)
+            rows.append(row)
+            servers += each if (case.name, case.connections) in told else []
+    reached = goals(servers)
+    report(f"HTTP API, one worker, best of {rounds} rounds, load: {load.name}", rows, _note(load, peer, static))
+    report("the same, server by server", servers)
+    report("goals", reached)
+    return [*rows, *servers, *reached]
+
+
+def _note(load: Generator, peer: str | None, static: str | None) -> str:
+    found = [f"load generator: {load.name}"]
+    if load.name != "wrk" and static is not None:
+        found.append("of nginx: limited by this client (wrk is not on the PATH)")
+    found.append(
+        "FastAPI: not installed (MPENGINE_PEER_PYTHON may name an interpreter that has it)"
+        if peer is None
+        else f"FastAPI {fastapi_peer.version(peer)}"
     )
-    report(f"HTTP API, one worker, best of {ROUNDS} rounds", rows, note)
-    return rows
+    if static is None:
+        found.append("nginx: not on the PATH")
+    return "; ".join(found)
 
 
 if __name__ == "__main__":

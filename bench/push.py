@@ -28,7 +28,8 @@ from typing import Any, Final
 import msgspec
 import psutil
 
-from bench.api import _frame, _wait_for, free_port, make_settings
+from bench.api_data import START, depth_frame
+from bench.api_servers import free_port, make_settings, wait_for
 from bench.common import Row, main, report
 from mpengine.config import Settings, encode
 from shm import doorbell
@@ -71,7 +72,7 @@ class Publisher(threading.Thread):
         self.over = threading.Event()
 
     def run(self) -> None:
-        frames = [_frame(0, seed) for seed in range(8)]
+        frames = [depth_frame(0, START, seed) for seed in range(8)]
         with FrameWriter.open(self._path, depth_spec("BTC")) as ring:
             due, number = time.monotonic(), 0
             while not self.over.is_set():
@@ -111,7 +112,7 @@ def serving(root: Path) -> Iterator[tuple[int, psutil.Process]]:
         with publishing(settings, bell):
             process = subprocess.Popen(command, env={**os.environ, **environment}, cwd=Path(__file__).parents[1], pass_fds=(bell,))
             try:
-                _wait_for(settings.api.port)
+                wait_for(settings.api.port)
                 (worker,) = psutil.Process(process.pid).children()
                 yield settings.api.port, worker
             finally:
