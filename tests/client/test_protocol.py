@@ -12,7 +12,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpengine.client import ApiError, ColumnUpdate, ContractError, EventsUpdate, Item, Lost, Position, Refused, Reset, Update
+from mpengine.client import (
+    ApiError,
+    Column,
+    ColumnUpdate,
+    ContractError,
+    EventsUpdate,
+    Item,
+    Lost,
+    Position,
+    Refused,
+    Reset,
+    Update,
+)
 from mpengine.client.heal import NOT_THERE, TRIES, ColumnHeal, Heal, holes
 from mpengine.client.protocol import (
     BEATS_BEHIND,
@@ -130,6 +142,8 @@ def test_columns_in_order_in_both_forms() -> None:
     assert (first.way, third.way) == ("snapshot", "delta")
     assert third.column.flags == {"restart", "gap"} and fourth.column.flags == {"restart"}
     assert (first.stale, fourth.stale, one.stale("depth.BTC")) == (False, True, True)
+    half = Column(0, 1, 0.0, 1.0, None, frozenset(), np.array([0.0, 1.5], "<f2"), np.array([2.0, 0.0], "<f2"), unit_usd=1024.0)
+    assert half.usd().tolist() == [[0.0, 1536.0], [2048.0, 0.0]]
     expected = 100.0 * 1e7 ** ((m.cells(5)[1].astype(float) - 1) / 254)
     assert first.column.usd()[1] == pytest.approx(expected)
 
@@ -474,7 +488,8 @@ def test_refusals() -> None:
     [
         "", "{", "[]", "nope", '{"type":1}', '{"ch":"depth.BTC"}', b"", b"MPCD", m.column(3)[:-2],
         m.column(3).replace('"rows":4', '"rows":5'), m.column(3).replace('"a":"', '"a":"*'),
-        m.text(ch="depth.BTC", type="delta", epoch=7, data={}), m.text(ch="depth.BTC", type="gap", epoch=7),
+        m.text(ch="depth.BTC", type="delta", epoch=7, data={}), m.column(3).replace('"seq":3,', ""),
+        m.text(ch="depth.BTC", type="gap", epoch=7),
         m.data("depth.BTC", "delta", 7, 3, 2, {"t_ms": 1}), m.text(type="beat"),
     ],
 )  # fmt: skip

@@ -29,7 +29,6 @@ from mpengine.client import (
     Update,
     ZonesUpdate,
 )
-from mpengine.client.protocol import FRAME_BYTES
 from mpengine.wire_formats import ColumnFlag
 from tests.client import messages as m
 from tests.client.rig import QUICK, SHELLS, WITHIN_S, Conn, Server, Shell, answer, error, until
@@ -78,13 +77,15 @@ def test_a_connection_that_dies_in_a_message_is_resumed_without_loss_or_repetiti
     server: Server, shell: Shell, transport: str
 ) -> None:
     async def first(conn: Conn) -> None:
-        await conn.say(m.column(4, way="snapshot"), m.column(5), m.events(1, 2, way="snapshot"))
+        await conn.say(m.column(4, way="snapshot"), m.column(5), m.events(1, 2, way="snapshot"), m.beat({}))
         await conn.say_half(m.column(6))
 
     async def second(conn: Conn) -> None:
         assert conn.resume == {"depth.BTC": (7, 5), "liquidations.BTC": (7, 2)}
         await conn.say(m.column(6), m.events(3, 4))
-        await conn.kill()
+        if conn.ws is not None:
+            await conn.kill()
+        # A stream may end in order too.
 
     async def third(conn: Conn) -> None:
         assert conn.resume == {"depth.BTC": (7, 6), "liquidations.BTC": (7, 4)}
@@ -497,19 +498,42 @@ def test_a_stream_that_was_left_in_the_middle_ends_with_its_client(server: Serve
     until(lambda: set(Path("/proc/self/fd").iterdir()) <= before, "every descriptor closed")
 
 
-def test_many_channels_are_subscribed_in_frames_that_the_server_takes(server: Server) -> None:
+def test_many_channels_are_subscribed_as_the_server_takes_it(server: Server) -> None:
     names = [f"depth.S{number:04}" for number in range(1024)]
+    at: list[float] = [0.0]
 
     async def scene(conn: Conn) -> None:
         while len(conn.channels) < len(names):
             await conn.command()
-        assert all(len(str(command)) < 2 * FRAME_BYTES for command in conn.commands)
-        await conn.say(m.column(1, way="snapshot").replace("depth.BTC", names[-1]))
+            at.append(time.monotonic())
+        assert conn.resume == dict.fromkeys(names, (7, 10**12))
+        await conn.say(m.column(1, epoch=8, way="snapshot").replace("depth.BTC", names[-1]))
         await conn.stay()
 
     server.scenes = [scene]
-    items, _ = SHELLS[0].values[0].take(server, names, 1, "ws")  # type: ignore[union-attr]
-    assert isinstance(items[0], Update) and items[0].channel == names[-1] and server.conns[0].channels == names
+    positions = {name: Position(7, 10**12) for name in names}
+    items, _ = SHELLS[0].values[0].take(server, names, 1, "ws", positions=positions)  # type: ignore[union-attr]
+    assert isinstance(items[0], Reset) and items[0].channel == names[-1]
+    assert len(at) > 10 and at[10] - at[2] >= 0.9, "not more than 10 in a second"
+
+
+def test_an_answer_that_is_no_stream(server: Server) -> None:
+    server.rest = {"/stream": lambda _request: asyncio.sleep(0, answer(b"{}"))}
+    with pytest.raises(ContractError, match="application/json"):
+        SHELLS[0].values[0].take(server, ["depth.BTC"], 1, "sse")  # type: ignore[union-attr]
+
+
+def test_a_thread_that_cannot_have_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_loop(coroutine: Any) -> None:
+        coroutine.close()
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr("mpengine.client.bridge.asyncio.run", no_loop)
+    with Client(options=QUICK) as client:
+        stream = client.subscribe(["depth.BTC"])
+        with pytest.raises(Unreachable, match="Too many open files"):
+            next(stream)
+        assert stream.positions == {} and stream.stale("depth.BTC") and stream.age("depth.BTC") is None
 
 
 @BOTH

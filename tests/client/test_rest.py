@@ -156,9 +156,10 @@ def http(body: bytes, length: int | None = None) -> bytes:
     [
         b"",
         b"HTTP/1.1 200 OK\r\nConte",
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n" + TIME,  # cut anywhere, for all one knows
+        b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Type: application/json\r\n\r\n5\r\n{"now',
         http(TIME, 100),
         b"\x16\x03\x01",
-        b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Type: application/json\r\n\r\n5\r\n{"now',
     ],
 )
 def test_connections_that_break_are_tried_again(shell: Shell, bad: bytes) -> None:
@@ -169,6 +170,25 @@ def test_connections_that_break_are_tried_again(shell: Shell, bad: bytes) -> Non
     with pytest.raises(Unreachable):
         shell.ask(made, "time")
     thread.join()
+
+
+@BOTH
+def test_a_server_that_closes_after_each_answer(shell: Shell) -> None:
+    closing = http(TIME).replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1)
+    made, thread = answering(closing, closing, closing)
+    assert len(shell.ask(made, "time", times=3, options=Options(timeout_s=5.0, retries=Retries(tries=1)))) == 3
+    thread.join()
+
+
+@BOTH
+def test_text_and_bad_compression(server: Server, shell: Shell) -> None:
+    server.rest = {
+        "/metrics": always(lambda: web.Response(text="up 1\n")),
+        "/time": always(lambda: web.Response(body=b"not gzip", headers=PACKED)),
+    }
+    assert shell.ask(server, "metrics")[0].body == "up 1\n"
+    with pytest.raises((ContractError, Unreachable)):
+        shell.ask(server, "time")
 
 
 @BOTH
