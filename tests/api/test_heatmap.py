@@ -11,9 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import msgspec
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from api import heatmap_rows
 from api.app import Service
@@ -323,6 +326,42 @@ def test_parameters_are_checked_in_the_order_of_the_table_and_before_readiness(w
         reply = get(app, f"{PATH}?" + "&".join(f"{name}={value}" for name, value in reversed(bad.items())))
         assert reply.error == (400, "invalid_parameter") and reply.json["detail"].startswith(f"{next(iter(bad))} ")
         del bad[next(iter(bad))]
+
+
+VALUES = {
+    "symbol": ["BTC", "eth", "XRP", "DOGE", ""], "minutes": ["5", "17", "60", "0", "-9", "x", "1e9"],
+    "to_ms": ["1", str(NOW_MS - 200_000), str(NOW_MS), "999999999999999", "0", "-1"],
+    "since_ms": ["0", str(NOW_MS - 100_001), str(NOW_MS + 1), "999999999999999", "-1"],
+    "layers": ["liq", "depth", "realised", "tape,projected", "liq,tape,projected,depth,realised", "depth,liq,depth", "x", ","],
+    "dt_s": ["0", "30", "60", "3600", "45"], "k": ["0", "1", "10", "100", "3"], "max_cols": ["16", "1440", "1", "x"],
+    "max_rows": ["16", "2000", "1", "x"], "price_min": ["1e-300", "60000", "66000", "1e300", "-1", "nan"],
+    "price_max": ["1e-300", "66000", "66500.5", "1e300", "0"], "pool": ["max", "sum", "x"], "form": ["dense", "sparse", "x"],
+    "cell": ["u8log", "usd", "f16", "x"], "min_usd": ["0", "1e5", "1e308", "-1"], "venues": ["binance", "okx,bybit", "x", "gate"],
+    "tiers": ["50"], "format": ["json", "bin", "x"], "foo": ["", "1"],
+}  # fmt: skip
+
+
+@given(st.dictionaries(st.sampled_from(list(VALUES)), st.integers(0, 7), max_size=9))
+@hypothesis.settings(max_examples=150, deadline=None, derandomize=True)
+def test_whatever_is_put_together_is_answered_or_refused(standing: Service, chosen: dict[str, int]) -> None:
+    query = "&".join(f"{name}={VALUES[name][number % len(VALUES[name])]}" for name, number in chosen.items())
+    reply = get(standing, f"{PATH}?{query}")
+    if reply.status != 200:
+        assert reply.error[0] in (400, 404, 503), query
+    elif reply.headers["content-type"] == "application/json":
+        assert faults(reply.body, contract.Heatmap) == [], query
+        body = reply.json
+        cells = [layer[side] for name, layer in body["layers"].items() for side in LAYERS[name]]
+        assert all(len(layer["seq"]) == body["cols"] == len(body["src"]) for layer in body["layers"].values())
+        if body["form"] == "dense":
+            assert all(len(flat) == body["cols"] * body["rows"] for flat in cells)
+        else:
+            assert all(
+                0 <= column < body["cols"] and 0 <= row < body["rows"] and cell for flat in cells for column, row, cell in flat
+            )
+    else:
+        found = mphm.decode(reply.body)
+        assert all(found.usd(block).shape == (found.header.cols, found.header.rows) for block in found.planes)
 
 
 def test_a_level_of_detail_of_ones_own_has_a_limit_of_cells(world: World) -> None:
