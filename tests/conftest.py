@@ -7,11 +7,15 @@ from pathlib import Path
 
 import pytest
 
+STRESS_TIMEOUT_S = 1800
 REQUIRE = os.environ.get("MPENGINE_REQUIRE") == "1"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Long forms run only where they are asked for (`make stress`: -m stress)."""
+    """Long forms run only where they are asked for (`make stress`: -m stress), and have the time that they need."""
+    for item in items:
+        if item.get_closest_marker("stress") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(STRESS_TIMEOUT_S))
     if config.getoption("markexpr"):
         return
     skip = pytest.mark.skip(reason="long form: make stress")

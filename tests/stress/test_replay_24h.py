@@ -95,7 +95,7 @@ def digest_of(folder: Path, summary: Summary) -> str:
     return found.hexdigest()
 
 
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 @pytest.mark.covers("E-H8")
 @pytest.mark.parametrize("minutes", [25, pytest.param(24 * 60, marks=pytest.mark.stress)])
 def test_a_day_is_bounded_and_twice_the_same(tmp_path: Path, minutes: int) -> None:
