@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from api.admin import AdminListener, bind_unix
+from api.admin import LIMITS, AdminListener, bind_unix
 from api.metrics_scrape import Scrape
 from tests.api.test_serving import free_port
 from tests.api.world import World, get
@@ -83,6 +83,26 @@ def test_the_socket_of_the_runtime_directory(world: World) -> None:
             assert status == code and set(json.loads(body)) == {"error", "detail"}
         one.close()
         assert not one.serving and not path.exists()
+
+    run(test)
+
+
+@pytest.mark.covers("F22")
+def test_who_asks_and_does_not_read_holds_up_nobody(world: World) -> None:
+    async def test() -> None:
+        one, path = listener(world), world.settings.paths.admin_socket
+        await one.turn()
+        idle = [socket.socket(socket.AF_UNIX) for _ in range(LIMITS.connections - 1)]
+        for number, client in enumerate(idle):
+            client.connect(str(path))
+            if number % 2:
+                client.setblocking(False)
+                client.send(b"GET /metrics HTTP/1.1\r\nHost: t\r\n\r\n" * 20)  # and never reads
+        for _ in range(3):
+            assert (await asked(lambda: Unix(path)))[0] == 200
+        for client in idle:
+            client.close()
+        one.close()
 
     run(test)
 
