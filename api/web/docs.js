@@ -41,7 +41,7 @@ function resolve(root, value) {
 function typeOf(schema) {
   if (schema.$ref) return schema.$ref.split("/").at(-1);
   if (schema.const !== undefined) return JSON.stringify(schema.const);
-  if (schema.enum) return schema.enum.map((word) => JSON.stringify(word)).join(" | ");
+  if (schema.enum) return schema.enum.map((/** @type {unknown} */ word) => JSON.stringify(word)).join(" | ");
   if (schema.anyOf) return schema.anyOf.map(typeOf).join(" | ");
   if (schema.prefixItems) return `[${schema.prefixItems.map(typeOf).join(", ")}]`;
   if (schema.type === "array") return `${schema.items ? typeOf(schema.items) : "any"}[]`;
@@ -85,7 +85,7 @@ function schemaNames(root, name, found = []) {
   if (found.includes(name)) return found;
   found.push(name);
   JSON.stringify(root.components.schemas[name], (key, value) => {
-    if (key === "$ref" && typeof value === "string") schemaNames(root, value.split("/").at(-1), found);
+    if (key === "$ref" && typeof value === "string") schemaNames(root, value.slice(value.lastIndexOf("/") + 1), found);
     return value;
   });
   return found;
@@ -135,7 +135,7 @@ function endpoint(root, path, aliases) {
 
 /** @param {Json} root */
 function errors(root) {
-  const rows = root["x-errors"].map((one) => [String(one.status), make("code", one.code), one.when]);
+  const rows = root["x-errors"].map((/** @type {Json} */ one) => [String(one.status), make("code", one.code), one.when]);
   const text = "Always {\"error\": code, \"detail\": text}. The text names the parameter and its range, never what was sent.";
   return make("section", [make("h2", "Errors"), make("p", text), table(["Status", "Code", "When"], rows)], { id: "errors" });
 }
@@ -143,8 +143,9 @@ function errors(root) {
 /** @param {Json} root */
 function push(root) {
   const given = root["x-push"];
-  const name = (one) => one.$ref.split("/").at(-1);
+  const name = (/** @type {Json} */ one) => one.$ref.split("/").at(-1);
   const all = [...given.messages, ...given.commands, ...Object.values(given.channels).flatMap((one) => one.data)].map(name);
+  /** @type {string[]} */
   const names = all.reduce((found, one) => schemaNames(root, one, found), /** @type {string[]} */ ([]));
   return make("section", [
     make("h2", "Push"),
@@ -153,11 +154,11 @@ function push(root) {
     table(["Channel", "Snapshot", "Then", "Kind of data", "data"], Object.entries(given.channels).map(([channel, one]) => [
       make("code", channel), one.snapshot, one.then, one.kind, one.data.map(name).join(", "),
     ])),
-    make("h3", "Rules"), make("ul", given.rules.map((text) => make("li", text))),
+    make("h3", "Rules"), make("ul", given.rules.map((/** @type {string} */ text) => make("li", text))),
     make("h3", "Binary column message, little endian"),
-    table(["Offset", "Type", "Field"], given.binary.map((one) => [String(one.offset), one.type, one.field])),
+    table(["Offset", "Type", "Field"], given.binary.map((/** @type {Json} */ one) => [String(one.offset), one.type, one.field])),
     make("h3", "Limits"),
-    table(["Limit", "Value", "Beyond"], given.limits.map((one) => [one.limit, one.value, one.beyond])),
+    table(["Limit", "Value", "Beyond"], given.limits.map((/** @type {Json} */ one) => [one.limit, one.value, one.beyond])),
     make("h3", "Messages"), ...names.map((one) => keyTable(root, one)),
   ], { id: "push" });
 }
