@@ -156,6 +156,15 @@ def test_keys_and_limits(world: World) -> None:
                 assert isinstance(client.subscribe(["depth.BTC"], transport).next(WITHIN_S), ColumnUpdate)  # type: ignore[arg-type]
             answers = [client.oi() for _ in range(40)]
             assert all(answer.body.aggregated_oi == 60.0 for answer in answers), "refusals were waited out"
+            followed = [client.subscribe(["depth.BTC"], transport) for transport in ("ws", "sse")]  # type: ignore[arg-type]
+            assert all(isinstance(stream.next(WITHIN_S), ColumnUpdate) for stream in followed)
+            change(world.settings.paths.keys, lambda records: [])
+            for stream in followed:
+                with pytest.raises(ApiError) as raised:
+                    stream.next(WITHIN_S)
+                assert (raised.value.status, raised.value.code) == (401, "unauthorized")
+            change(world.settings.paths.keys, lambda records: [record])
+            until(lambda: all(pool.ask("/oi", headers={"X-API-Key": key})[0] != 401 for _ in range(4)), "the key again")
         impatient = Options(retries=Retries(tries=1))
         with Client(url(pool), key=key, options=impatient) as client, pytest.raises(ApiError) as raised:
             until(lambda: not client.candles(), "the end of the bucket")
