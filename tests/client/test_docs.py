@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import subprocess
 import sys
@@ -9,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from mpengine.client import Options, Retries
 from tests.api.test_serving import Pool
-
-pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
 ADDRESS = "http://127.0.0.1:8899"
@@ -24,6 +24,7 @@ PRINTED = {
 }
 
 
+@pytest.mark.slow
 def test_the_examples_run(standing: Pool) -> None:
     text = (ROOT / "docs/client.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
@@ -36,3 +37,17 @@ def test_the_examples_run(standing: Pool) -> None:
         )
         assert (done.returncode, done.stderr) == (0, ""), done.stderr
         assert re.fullmatch(PRINTED[number], done.stdout), done.stdout
+
+
+def test_the_table_of_options_is_that_of_the_code() -> None:
+    text = (ROOT / "docs/client.md").read_text(encoding="utf-8")
+    table = text.split("## Options\n")[1].split("\n## ")[0]
+    told: dict[str, str] = {}
+    for names, values in re.findall(r"^\| (`[^|]*`) \| ([^|]*) \|", table, re.MULTILINE):
+        told.update(zip(re.findall(r"`(\w+)`", names), re.split(r", (?![a-z_]+=)", values)))
+    spelled = {"None": None, "64 MiB": 64 << 20, "128 MiB": 128 << 20}
+    for field in dataclasses.fields(Options):
+        value = told.pop(field.name).strip("`")
+        expected = getattr(Options(), field.name)
+        assert (eval(value, {"Retries": Retries}) if value not in spelled else spelled[value]) == expected, field.name
+    assert not told
