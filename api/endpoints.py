@@ -40,10 +40,7 @@ def _data(
 
 
 def _openapi(context: Context, _health: Health) -> object:
-    settings = context.settings
-    return description.openapi(
-        lambda examples: document(ENDPOINTS, tuple(settings.symbols), examples, context.build, keys=settings.api.keys)
-    )
+    return description.openapi(lambda examples: document(ENDPOINTS, context.settings, examples, context.build))
 
 
 def _page(path: str, name: str, media: str, summary: str) -> Endpoint:

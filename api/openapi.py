@@ -1,4 +1,4 @@
-"""`/openapi.json`: OpenAPI 3.1 from the table of endpoints, the parameter tables and the Structs of the contract. Pure.
+"""`/openapi.json`: OpenAPI 3.1 from the table of endpoints, the parameter tables and the Structs of the contract.
 
 Nothing is described twice: what a parameter takes comes from the object that validates it, what a body holds from its Struct, what
 an example shows from the golden bodies of the tests. Beside the standard: `x-clamped` (range into which a parameter is moved),
@@ -22,7 +22,9 @@ from api.endpoint import JSON, Endpoint
 from api.heatmap_params import Listed, Refused, Words
 from api.openapi_push import push_description
 from api.openapi_texts import ERRORS, HEADERS, INFO, SECURITY
+from api.push.stream import CHANNELS_PER_STREAM
 from mpengine import contract
+from mpengine.config import Settings
 from mpengine.contract import push
 
 Json = dict[str, Any]
@@ -92,7 +94,8 @@ def _(parameter: Words) -> Json:
 
 @schema_of.register
 def _(_parameter: params.Names) -> Json:
-    return {"type": "array", "items": {"type": "string", "pattern": r"^[a-z]+(\.[A-Z0-9]+)?$"}, "minItems": 1, "maxItems": 32}
+    name = {"type": "string", "pattern": r"^[a-z]+(\.[A-Z0-9]+)?$"}
+    return {"type": "array", "items": name, "minItems": 1, "maxItems": CHANNELS_PER_STREAM}
 
 
 @schema_of.register
@@ -288,9 +291,9 @@ def schemas(endpoints: Iterable[Endpoint]) -> Json:
     return dict(sorted(found.items()))
 
 
-def document(endpoints: Sequence[Endpoint], symbols: tuple[str, ...], examples: Json, build: str, *, keys: bool) -> Json:
-    """The whole document. `examples`: of `api/web/examples.json`; `build`: version of the program; `keys`: whether keys are on."""
-    paths = _Paths(symbols, examples)
+def document(endpoints: Sequence[Endpoint], settings: Settings, examples: Json, build: str) -> Json:
+    """The whole document. `examples`: of `api/web/examples.json`; `build`: version of the program."""
+    paths = _Paths(tuple(settings.symbols), examples)
     items = {path: paths.item(endpoint, path) for endpoint in endpoints for path in endpoint.paths}
     secured: list[Json] = [{name: []} for name in SECURITY]
     shown = {f"{_word(path)}_{status}": {"value": body} for path, by_status in examples["paths"].items()
@@ -299,7 +302,7 @@ def document(endpoints: Sequence[Endpoint], symbols: tuple[str, ...], examples: 
         "openapi": "3.1.0",
         "info": {**INFO, "version": CONTRACT, "x-build": build},
         "servers": [{"url": "/"}],
-        "security": secured if keys else [{}, *secured],
+        "security": secured if settings.api.keys else [{}, *secured],
         "paths": items,
         "components": {
             "schemas": schemas(endpoints),
@@ -311,5 +314,5 @@ def document(endpoints: Sequence[Endpoint], symbols: tuple[str, ...], examples: 
         },
         "x-errors": [{"status": status, "code": code, "when": ERRORS[code]}
                      for status, codes in contract.ERROR_CODES.items() for code in codes],
-        "x-push": push_description(REF),
+        "x-push": push_description(REF, settings.api),
     }  # fmt: skip

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
 
 from api import errors, params, protocol
@@ -155,10 +156,13 @@ def test_an_open_endpoint_asks_for_no_key(document: dict[str, Any]) -> None:
     assert document["security"] == [{}, {"bearer": []}, {"apiKey": []}]
 
 
-def test_with_keys_on_every_other_endpoint_asks_for_one() -> None:
+def test_it_is_of_the_settings_in_force(world: World) -> None:
+    api = replace(world.settings.api, keys=True, push_bytes_per_s=512 << 10, push_connections_per_client=7)
     examples = json.loads((WEB / "examples.json").read_bytes())
-    found = build_document(ENDPOINTS, ("BTC",), examples, "1", keys=True)
+    found = build_document(ENDPOINTS, replace(world.settings, api=api), examples, "1")
     assert found["security"] == [{"bearer": []}, {"apiKey": []}]
+    limits = {one["limit"]: one["value"] for one in found["x-push"]["limits"]}
+    assert limits["budget"].startswith("512 KiB/s") and limits["connections"] == "7 per key or address"
 
 
 def test_push_is_described(document: dict[str, Any]) -> None:
