@@ -24,11 +24,20 @@ log = logging.getLogger("api.keys")
 
 @dataclass(frozen=True, slots=True)
 class _Known:
+    """A key, and until when it is good: 0 for one that was revoked, so that this is the same comparison for all."""
+
     digest: bytes
+    until_ms: int
     record: KeyRecord
 
+    @classmethod
+    def of(cls, record: KeyRecord) -> _Known:
+        until_ms = FOREVER_MS if record.expires_ms is None else record.expires_ms
+        return cls(bytes.fromhex(record.sha256), until_ms if record.revoked_ms is None else 0, record)
 
-_NOBODY: Final = _Known(bytes(32), KeyRecord(id="none", sha256="0" * 64, scopes=[], created_ms=0, revoked_ms=0))
+
+FOREVER_MS: Final = 1 << 62
+_NOBODY: Final = _Known.of(KeyRecord(id="none", sha256="0" * 64, scopes=[], created_ms=0, revoked_ms=0))
 
 Stamp = tuple[int, int, int]
 
@@ -66,7 +75,7 @@ class Keys:
             reason = str(error) if isinstance(error, KeyFileError) else f"cannot be read ({type(error).__name__})"
             log.error("the key file %s; the %d keys read before stay in force", reason, len(self._known))
             return
-        self._known = {one.id.encode(): _Known(bytes.fromhex(one.sha256), one) for one in found.keys}
+        self._known = {one.id.encode(): _Known.of(one) for one in found.keys}
         self._stamp, self._loaded = stamp, True
         now_ms = self._now_ms()
         log.info("%d API keys, %d of them active", len(found.keys), sum(not one.ended(now_ms) for one in found.keys))
@@ -81,11 +90,9 @@ class Keys:
         identity, _, secret = (text or b"").partition(b".")
         known = self._known.get(identity, _NOBODY)
         same = hmac.compare_digest(digest_of(secret), known.digest)
-        ended = known.record.ended(self._now_ms())
-        if ended or not same:
+        if not same & (self._now_ms() < known.until_ms):  # both, always
             return UNAUTHORIZED
         return known.record if scope in known.record.scopes else FORBIDDEN
-
 
     def holds(self, record: KeyRecord, scope: str) -> bool:
         """Whether a key that was good is still: what goes on with it asks now and then."""

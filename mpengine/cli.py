@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mpengine.keys import KeyRecord, Scope
 
 CONFIG_NAMES = ("mpengine.toml", "/etc/mpengine/mpengine.toml")
-BENCHES = ("rings", "book", "minute", "heatmap", "wire", "symbols", "api")
+BENCHES = ("rings", "book", "minute", "heatmap", "wire", "symbols", "api", "access")
 FAILED, BOOT_FAILED = 1, 3
 
 _config = click.option("--config", type=click.Path(path_type=Path), help="Settings file; default ./mpengine.toml if there is one.")

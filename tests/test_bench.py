@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import symbols
+from bench import access, symbols
 from bench.messages import synthetic
 from bench.wire import Direct, Through
 from mpengine.config import load, resolve_directories
@@ -54,3 +54,10 @@ def test_symbols_that_do_not_come_up_end_the_bench(tmp_path: Path, monkeypatch: 
     settings = resolve_directories(load("", {}), data=tmp_path, runtime=tmp_path)
     with pytest.raises(SystemExit, match="not all of 3 symbols"):
         symbols._wait_until_ready(symbols.Watch(settings), 3)
+
+
+def test_bench_access_asks_what_it_says() -> None:
+    assert [row["access"] for row in access.costs(1)] == [*access.SETTINGS, *access.REFUSED]
+    rows = access.timings(50)
+    assert len(rows) == 5 and all(0.0 <= row["told apart"] <= 1.0 and row["tries"] > 10 for row in rows)
+    assert next(row["told apart"] for row in rows if row["key"] == "unknown id") == 0.5
