@@ -18,10 +18,10 @@ import msgspec
 
 from api import params
 from api.bodies import CONTRACT
-from api.endpoint import JSON, Endpoint
+from api.endpoint import BINARY, JSON, Endpoint
 from api.heatmap_params import Listed, Refused, Words
 from api.openapi_push import push_description
-from api.openapi_texts import ERRORS, HEADERS, INFO, SECURITY
+from api.openapi_texts import BINARY_FORMS, ERRORS, HEADERS, INFO, SECURITY
 from api.push.stream import CHANNELS_PER_STREAM
 from mpengine import contract
 from mpengine.config import Settings
@@ -258,6 +258,8 @@ class _Paths:
         return {"304": self.responses.kept(f"{_word(endpoint.path)}_304", same)}
 
     def _media(self, endpoint: Endpoint, media: str, status: int) -> Json:
+        if media == BINARY:
+            return {"x-layout": BINARY_FORMS[endpoint.path]}
         if media != JSON:
             return {}
         if endpoint.body is None:

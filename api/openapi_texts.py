@@ -1,8 +1,11 @@
-"""Texts of `/openapi.json` that no table has: what a header says, when an error comes. Pure data."""
+"""Texts of `/openapi.json` that no table has: what a header says, when an error comes, what binary bytes are."""
 
 from __future__ import annotations
 
 from typing import Any, Final
+
+from mpengine.mphm import ENTRY, HEADER
+from mpengine.wire_formats import DEPTH_HEADER
 
 INFO: Final[dict[str, Any]] = {
     "title": "mpengine",
@@ -78,3 +81,25 @@ ERRORS: Final[dict[str, str]] = {
     "not_ready": "the first value of the symbol is not there yet: wait for Retry-After",
     "overloaded": "too many connections, or shutting down: wait for Retry-After",
 }
+
+_DEPTH: Final = (
+    f"Little endian. 64 bytes `{DEPTH_HEADER.format}`: version 1, encoding 0, 0, frame_ts_ms of the first frame, "
+    "interval ms, rows, columns, price_min, price_max, step, src of the newest, p50, p90, p95, p99, max in thousands "
+    "of USD (65,535 is or more), 0; then u8[rows * columns] bid and as many ask, row-major"
+)
+BINARY_FORMS: Final[dict[str, str]] = {
+    "/orderbook_heatmap": f"{_DEPTH}.",
+    "/orderbook_heatmap_history": f"{_DEPTH}; then u64[rows] t in ms. p50 to p99 are medians over the frames. Without "
+    "frames the header alone.",
+    "/heatmap": (
+        f"MPHM, little endian. 128 bytes `{HEADER.format}`: magic, version 1, cell (1 f16, 2 u8log), form (0 dense, 1 "
+        "sparse), pool (0 max, 1 sum), 128, coverage flags of the newest column, t0_ms, dt_ms, cols, price0, step, "
+        "rows, blocks, k, epoch, seq of liq, depth and realised, lo_usd, hi_usd, zeros, xxh3_64 of all bytes from "
+        f"128. Then one entry `{ENTRY.format}` per block: id, type, 0, count, offset from the start, bytes, 0. Then "
+        "the blocks, 8-byte aligned: 1, 2 liq long, short; 3, 4 tape; 5, 6 projected; 7, 8 bid, ask (dense: cells "
+        "time-major; sparse: u32 cell indices c * rows + r, then the cells); 16 realised (u16 col, row, u8 side, "
+        "venues, u16 count, f32 usd, max_usd); 32, 33 frame number per column of liq, depth, i64, -1 missing; 34, 35 "
+        "unit_usd per column, f32 (f16 only); 36 src per column, f64, NaN missing; 48 provenance, UTF-8 JSON."
+    ),
+}
+"""What `format=bin` gives, by path."""

@@ -127,7 +127,10 @@ function endpoint(root, path, aliases) {
   parts.push(make("p", `Costs ${get["x-cost"]} of the rate limit.${get.security ? " Needs no key." : ""}`));
   parts.push(parameterTable(root, item.parameters ?? []));
   for (const [name, why] of Object.entries(get["x-refused"] ?? {})) parts.push(make("p", [make("code", name), ` is refused: ${why}`]));
-  const body = resolve(root, get.responses["200"] ?? {}).content?.["application/json"]?.schema?.$ref?.split("/").at(-1);
+  const content = resolve(root, get.responses["200"] ?? {}).content;
+  const layout = content?.["application/octet-stream"]?.["x-layout"];
+  if (layout) parts.push(make("details", [make("summary", "Binary form"), make("p", layout)]));
+  const body = content?.["application/json"]?.schema?.$ref?.split("/").at(-1);
   if (body) parts.push(...schemaNames(root, body).map((name) => keyTable(root, name)));
   parts.push(responses(root, get), ...examples(root, get));
   return make("section", parts, { id: anchor(path) });

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import struct
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,14 +16,15 @@ from msgspec.structs import replace
 from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
 
 from api import errors, params, protocol
-from api.endpoint import JSON
+from api.endpoint import BINARY, JSON
 from api.endpoints import ENDPOINTS
 from api.heatmap_params import Refused
 from api.openapi import codes_of, schema_of
 from api.openapi import document as build_document
 from api.openapi_texts import ERRORS
 from api.resources.description import WEB
-from mpengine import contract
+from mpengine import contract, mphm
+from mpengine.wire_formats import COLUMN_HEADER, DEPTH_HEADER
 from tests.api.world import World, get
 from tests.conftest import skip_or_fail
 
@@ -163,6 +165,22 @@ def test_it_is_of_the_settings_in_force(world: World) -> None:
     assert found["security"] == [{"bearer": []}, {"apiKey": []}]
     limits = {one["limit"]: one["value"] for one in found["x-push"]["limits"]}
     assert limits["budget"].startswith("512 KiB/s") and limits["connections"] == "7 per key or address"
+
+
+def test_binary_forms_are_described_as_they_are_packed(document: dict[str, Any]) -> None:
+    for endpoint in ENDPOINTS:
+        if BINARY in endpoint.media:
+            answer = resolved(document, document["paths"][endpoint.path]["get"]["responses"]["200"])
+            layout = answer["content"][BINARY]["x-layout"]
+            formats = (mphm.HEADER.format, mphm.ENTRY.format) if endpoint.path == "/heatmap" else (DEPTH_HEADER.format,)
+            assert all(f"`{one}`" in layout for one in formats)
+    rows = document["x-push"]["binary"]
+    sizes = {"u8": "B", "u16": "H", "u32": "I", "u64": "Q", "i64": "q", "f32": "f", "f64": "d", "u8[4]": "4s"}
+    told = struct.Struct("<" + "".join(sizes[one["type"]] for one in rows[:-1]))
+    assert told.size == rows[-1]["offset"] == COLUMN_HEADER.size
+    for index, one in enumerate(rows[:-1]):
+        assert struct.calcsize("<" + "".join(sizes[row["type"]] for row in rows[:index])) == one["offset"], one
+    assert told.format.replace("q", "Q") == COLUMN_HEADER.format.replace("q", "Q")
 
 
 def test_push_is_described(document: dict[str, Any]) -> None:
