@@ -73,21 +73,20 @@ def main() -> None:
         return make()
 
     # What is returned is annotated in one of them alone: FastAPI resolves the text in the module's names and acts on it.
-    @app.get("/cached")  # type: ignore[untyped-decorator]
     async def cached(name: str, symbol: str = "BTC"):  # type: ignore[no-untyped-def]  # noqa: ARG001
         found = responses.get(name)
         if found is None:
             found = responses[name] = Response((folder / name).read_bytes(), media_type="application/json")
         return found
 
-    @app.get("/built")  # type: ignore[untyped-decorator]
     async def built(name: str, symbol: str = "BTC"):  # type: ignore[no-untyped-def]  # noqa: ARG001
         return made(name)
 
-    @app.get("/typed")  # type: ignore[untyped-decorator]
     async def typed(name: str, symbol: str = "BTC") -> dict[str, Any]:  # noqa: ARG001
         return dict(made(name))
 
+    for path, endpoint in (("/cached", cached), ("/built", built), ("/typed", typed)):
+        app.get(path)(endpoint)
     port = int(sys.argv[1])
     uvicorn.run(app, host="127.0.0.1", port=port, loop="uvloop", http="httptools", ws="none", access_log=False, log_level="warning")
 

@@ -134,14 +134,11 @@ class Wrk:
         """One round; a longer one where nothing was answered in its time."""
         with tempfile.TemporaryDirectory(prefix="mpengine-wrk-") as folder:
             whole = max(1, round(seconds))
-            while True:
-                found = self._run(Path(folder), port, ask, connections, whole)
-                if found["requests"] or whole >= ANSWER_WITHIN_S:
-                    break
-                whole *= 4
-        errors = {name: found[name] for name in ("connect", "read", "write", "timeout", "status") if found[name]}
-        if errors or not found["requests"]:
-            raise LoadError(f"{ask.target}: {found['requests']} answers, errors {errors}")
+            found = self._run(Path(folder), port, ask, connections, whole)
+            if not found["requests"] and not _errors(found):
+                found = self._run(Path(folder), port, ask, connections, whole + round(ANSWER_WITHIN_S))
+        if _errors(found) or not found["requests"]:
+            raise LoadError(f"{ask.target}: {found['requests']} answers, errors {_errors(found)}")
         per_second = found["requests"] / found["us"] * 1e6
         return Measured(found["requests"], per_second, found["p50_us"] / 1e3, found["p99_us"] / 1e3)
 
@@ -160,6 +157,10 @@ class Wrk:
             if line.startswith(MARK):
                 return dict(json.loads(line.removeprefix(MARK)))
         raise LoadError(f"wrk: {(done.stderr or done.stdout).strip()}")
+
+
+def _errors(found: dict[str, Any]) -> dict[str, int]:
+    return {name: found[name] for name in ("connect", "read", "write", "timeout", "status") if found[name]}
 
 
 # --- our own client ---------------------------------------------------------------------------------------------------
@@ -262,8 +263,8 @@ class _Load:
         self._latencies.clear()
         began = time.perf_counter()
         await asyncio.sleep(seconds)
-        while not self._latencies and time.perf_counter() - began < ANSWER_WITHIN_S:  # a round shorter than one answer
-            await asyncio.sleep(seconds)
+        while not self._latencies and not self._lost and time.perf_counter() - began < ANSWER_WITHIN_S:
+            await asyncio.sleep(seconds)  # a round shorter than one answer
         elapsed, taken = time.perf_counter() - began, np.array(self._latencies)
         self._open = False
         for client in clients:
