@@ -21,7 +21,7 @@ from api.bodies import CONTRACT
 from api.endpoint import BINARY, JSON, Endpoint
 from api.heatmap_params import Listed, Refused, Words
 from api.openapi_push import push_description
-from api.openapi_texts import BINARY_FORMS, ERRORS, HEADERS, INFO, SECURITY
+from api.openapi_texts import BINARY_FORMS, ERRORS, HEADERS, INFO, PARAMETERS, SECURITY
 from api.push.stream import CHANNELS_PER_STREAM
 from mpengine import contract
 from mpengine.config import Settings
@@ -127,7 +127,7 @@ class _Parameters:
             schema = schema_of(parameter)
             self.objects[key] = {
                 "name": parameter.name, "in": "query", "required": isinstance(parameter, params.Names),
-                "description": f"Outside its range: {outside(parameter)}.", "schema": schema,
+                "description": f"{PARAMETERS[parameter.name]} Outside its range: {outside(parameter)}.", "schema": schema,
             }  # fmt: skip
             if schema.get("type") == "array":  # a comma list
                 self.objects[key] |= {"style": "form", "explode": False}

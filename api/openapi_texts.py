@@ -82,6 +82,43 @@ ERRORS: Final[dict[str, str]] = {
     "overloaded": "too many connections, or shutting down: wait for Retry-After",
 }
 
+PARAMETERS: Final[dict[str, str]] = {
+    "symbol": "Stripped, upper-cased, every USDT removed: btc and BTCUSDT are BTC.",
+    "minutes": "How far back from the newest frame.",
+    "stride": "Every n-th slot, counted from the newest.",
+    "range_pct": "Share of the price around it; absent: the whole frame. 4 decimals count.",
+    "step": "Price step of the answer, 1 to 100 times that of the frame; absent: the frame's.",
+    "price_min": "Lowest price, snapped to the step; below price_max.",
+    "price_max": "Highest price, snapped to the step; together at most 4,000 rows.",
+    "format": "json, or the binary form.",
+    "interval": "Length of a bar.",
+    "limit": "Most rows of the answer.",
+    "to_ms": "End of what is wanted, epoch ms; absent: the newest.",
+    "since_ms": "Only columns from here on, epoch ms: for polling what is new.",
+    "after": "Records behind this number; not with before.",
+    "before": "Records before this number; not with after.",
+    "epoch": "The epoch that you know: where it is another one now, the newest page with reset.",
+    "side": "Case does not matter; absent: both.",
+    "venue": "Case does not matter; absent: all.",
+    "min_usd": "Least USD; 2 decimals count.",
+    "min_notional": "Least USD of what is listed; 2 decimals count.",
+    "min_leverage": "Tiers from here on; 0: no filter. At most max_leverage.",
+    "max_leverage": "Tiers up to here; 0: no filter.",
+    "min_weight": "Least weight; 0: no filter. 4 decimals count.",
+    "layers": "What is shown; at least one.",
+    "dt_s": "Width of a column, s; 0: the narrowest that fits max_cols.",
+    "k": "Price steps of the symbol per row; 0: the fewest that fit max_rows.",
+    "max_cols": "Most columns where dt_s is chosen for you.",
+    "max_rows": "Most rows where k is chosen for you.",
+    "pool": "Over price rows: the largest, or the sum. Over time always the largest.",
+    "form": "All cells, or those that hold something.",
+    "cell": "u8log; usd in JSON; f16 in the binary form.",
+    "venues": "Filters realised liquidations only.",
+    "channels": "Channels to follow, such as depth.BTC.",
+    "resume": "Where you are in each channel, as Last-Event-ID says it.",
+}
+"""What a parameter means, by name."""
+
 _DEPTH: Final = (
     f"Little endian. 64 bytes `{DEPTH_HEADER.format}`: version 1, encoding 0, 0, frame_ts_ms of the first frame, "
     "interval ms, rows, columns, price_min, price_max, step, src of the newest, p50, p90, p95, p99, max in thousands "

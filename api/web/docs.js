@@ -61,12 +61,13 @@ function rangeOf(schema) {
 function parameterTable(root, parameters) {
   const found = parameters.map((one) => resolve(root, one)).filter((one) => one.in === "query");
   if (!found.length) return make("p", "No parameters.");
-  return table(["Parameter", "Type", "Default", "Range", "Outside"], found.map((one) => [
+  return table(["Parameter", "Type", "Default", "Range", "Outside", "Meaning"], found.map((one) => [
     make("code", one.required ? `${one.name} (required)` : one.name),
     one.schema.enum ? "word" : one.schema.type,
     one.schema.default === undefined ? "absent" : String(one.schema.default),
     one.schema.items ? `list of ${typeOf(one.schema.items)}` : rangeOf(one.schema),
     one.schema["x-clamped"] ? "clamped, echoed" : "400",
+    one.description.replace(/ Outside its range: .*/, ""),
   ]));
 }
 

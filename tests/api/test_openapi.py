@@ -21,7 +21,7 @@ from api.endpoints import ENDPOINTS
 from api.heatmap_params import Refused
 from api.openapi import codes_of, schema_of
 from api.openapi import document as build_document
-from api.openapi_texts import ERRORS
+from api.openapi_texts import ERRORS, PARAMETERS
 from api.resources.description import WEB
 from mpengine import contract, mphm
 from mpengine.wire_formats import COLUMN_HEADER, DEPTH_HEADER
@@ -120,6 +120,11 @@ def test_a_parameter_tells_default_range_and_what_is_outside(document: dict[str,
     assert "clamped" in found["minutes"]["description"] and "400" in found["range_pct"]["description"]
     with pytest.raises(TypeError, match="no description"):
         schema_of(object())
+
+
+def test_every_parameter_has_its_meaning_and_no_other_has(document: dict[str, Any]) -> None:
+    names = {one["name"] for one in document["components"]["parameters"].values() if one["in"] == "query"}
+    assert names == PARAMETERS.keys()
 
 
 def test_every_error_code_of_the_source_is_described(document: dict[str, Any]) -> None:
