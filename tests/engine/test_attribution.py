@@ -211,6 +211,8 @@ def test_hits_misses_and_the_price_of_the_minute_where_an_event_has_no_reference
     assert [line.record["hit"] for line in done.logs] == [True, False]
     assert done.logs[1].record["miss"] == pytest.approx(0.001)
     assert (one.hit_share, one.mean_miss) == (0.5, pytest.approx(0.0005))
+    edge = by_event().on_events(due(np.zeros((2, 11)), (event(trigger=99_480.0), 1.0)), BTC.defaults, 1.0)
+    assert edge.logs[0].record["hit"]  # bucket 4,974, the level's is 4,970
     assert (by_event().hit_share, by_event().mean_miss) == (None, None)
 
 
