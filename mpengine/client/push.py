@@ -45,8 +45,11 @@ CLOSE_S: Final = 1.0
 MALFORMED_TRIES: Final = 5
 """So many connections in a row that end with a message nobody understands end the stream."""
 PASSING_STATUSES: Final = frozenset((408, 425, 429))
-STALE_AFTER_S: Final = {"depth": 90.0, "liq": 240.0}
-"""From the start of a column; of a map, 180 s from the end of its minute."""
+STALE_AFTER_S: Final = {
+    "depth": 90.0, "liq": 240.0, "zones": 180.0, "levels": 180.0, "candles": 180.0, "oi": 60.0, "book": 90.0,
+}  # fmt: skip
+"""Age from which a channel is stale though nobody says so, because its source has stopped: of a column from its start (of a map
+180 s from the end of its minute), else from when it was published. Liquidations may be silent, `status` speaks when it changes."""
 
 
 class Host(Protocol):
@@ -122,7 +125,7 @@ class Stream:
         return max(0.0, (now_ms - ts_ms) / 1000)
 
     def stale(self, channel: str) -> bool:
-        """Whether to distrust the channel: the server says so, its columns have stopped, or the server is silent."""
+        """Whether to distrust the channel: the server said so, its source has stopped since, or the server is silent."""
         silent = self._heard_s is None or time.monotonic() - self._heard_s > self._host.options.silence_s
         limit_s = STALE_AFTER_S.get(channel.partition(".")[0])
         age_s = self.age(channel)
