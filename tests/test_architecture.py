@@ -179,7 +179,7 @@ def test_ids_that_cross_processes_come_from_the_system() -> None:
         text = path.read_text(encoding="utf-8")
         assert "uuid1(" not in text and "uuid4(" not in text, path
         if "random" in names:
-            # Jitter of reconnects, restarts and retry hints, the choice of hits that are timed; nothing of it names or numbers anything.
+            # Jitter of reconnects, restarts and retry hints, which hits are timed; nothing of it names or numbers anything.
             jitter = {"process.py", "keeper.py", "protocol.py", "__main__.py", "sync.py", "aio.py", "push.py", "hub.py"}
             assert path.name in jitter | {"metrics.py"}, f"{path} imports random"
 
