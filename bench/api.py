@@ -320,12 +320,15 @@ def place(*, minutes: int = api_data.HISTORY_MINUTES, peer: str | None, static: 
         change(settings["keys"].paths.keys, lambda records: [*records, record])
         with ExitStack() as stack:
             stack.enter_context(api_data.published(settings["api"], minutes))
+            for one in settings.values():
+                if not one.paths.feeds.exists():  # the only shared file that each has in a directory of its own
+                    one.paths.feeds.hardlink_to(settings["api"].paths.feeds)
             servers = {
                 name: stack.enter_context(gunicorn(one, BARE if name == "bare" else API)) for name, one in settings.items()
             }  # fmt: skip
             if peer is not None:
-                one = stack.enter_context(fastapi(peer, root / "files"))
-                servers |= dict.fromkeys(("fastapi", "dict", "typed"), one)
+                other = stack.enter_context(fastapi(peer, root / "files"))
+                servers |= dict.fromkeys(("fastapi", "dict", "typed"), other)
             if static is not None:
                 servers["nginx"] = stack.enter_context(nginx(static, root / "nginx", root / "files"))
             yield Place(servers, root / "files", (("Authorization", f"Bearer {key}"),))

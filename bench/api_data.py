@@ -201,6 +201,7 @@ def published(settings: Settings, minutes: int = HISTORY_MINUTES) -> Iterator[No
     def beat() -> None:
         while not over.wait(BEAT_S):
             publisher.beat()
+            feeds.beat()
 
     with DocumentWriter.open(settings.paths.feeds, feeds_spec()) as feeds:
         fill(publisher, settings, minutes)

@@ -82,7 +82,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Settings, S
     (root / "data").mkdir()
     plain, cold = (make_settings(root, name, 0, text) for name, text in (("api", OFF), ("cold", COLD)))
     with api_data.published(plain, MINUTES):
-        shutil.copy(plain.paths.feeds, cold.paths.feeds)
+        cold.paths.feeds.hardlink_to(plain.paths.feeds)
         yield plain, cold
 
 
