@@ -15,10 +15,10 @@ from api.bodies import CACHE_CONTROL, dumps, etag_matches
 WEB: Final = Path(__file__).resolve().parents[1] / "web"
 EXAMPLES: Final = WEB / "examples.json"
 POLICY: Final = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'"
 )
-"""The page loads its own files and nothing else, and nobody may frame it."""
+"""The page loads its own files and nothing else, and nobody may frame it. `img-src`: its empty icon, so that none is asked for."""
 
 
 class Fixed:
