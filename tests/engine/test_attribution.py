@@ -110,6 +110,12 @@ def test_window_scores_of_the_specification() -> None:
     assert one.sums(np.array([0.5, 0.3, 0.2])).rate.tolist() == pytest.approx([0.003, 0.006, 0.012])
 
 
+def test_one_expected_event_is_evidence_enough() -> None:
+    found = window_with([10.0, 30.0, 0.0], [1e6, 1e6, 0.0], 2.0).scores(np.array([0.5, 0.5, 0.0]))
+    assert found.evidence.tolist() == [1.0, 1.0, 0.0]
+    assert found.score is not None and found.score == pytest.approx([0.5, 1.5, 1.0])
+
+
 def test_window_says_nothing_of_tiers_without_evidence() -> None:
     weights = np.array([0.5, 0.3, 0.2])
     score, evidence = window_with([12_000.0, 6_000.0, 6_000.0], [4e6, 1e6, 0.5e6], 10.0).scores(weights)
