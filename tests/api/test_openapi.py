@@ -205,8 +205,10 @@ def test_the_page_has_a_strict_policy(world: World, path: str, media: str) -> No
     reply = get(world.app(), path)
     assert (reply.status, reply.headers["content-type"]) == (200, f"{media}; charset=utf-8")
     policy = dict(part.strip().split(" ", 1) for part in reply.headers["content-security-policy"].split(";"))
-    assert policy == {"default-src": "'none'", "script-src": "'self'", "style-src": "'self'", "connect-src": "'self'", "img-src": "data:",
-                      "base-uri": "'none'", "form-action": "'none'", "frame-ancestors": "'none'"}  # fmt: skip
+    assert policy == {
+        "default-src": "'none'", "script-src": "'self'", "style-src": "'self'", "connect-src": "'self'", "img-src": "data:",
+        "base-uri": "'none'", "form-action": "'none'", "frame-ancestors": "'none'",
+    }  # fmt: skip
     assert reply.headers["x-content-type-options"] == "nosniff"
     assert get(world.app(), path, headers={"If-None-Match": reply.headers["etag"]}).status == 304
 
