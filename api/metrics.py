@@ -12,7 +12,7 @@ new workers run side by side; what a killed worker had counted since its last pu
 from __future__ import annotations
 
 import logging
-import random
+import secrets
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -39,7 +39,7 @@ LEVELS: Final = ("cache_entries", "cache_bytes")
 
 _BOUNDS_NS: Final = tuple(round(bound * 1e9) for bound in BOUNDS_S)
 REMEMBERED: Final = 4096
-TIMED_SHARE: Final = 1 / 8
+TIMED_ONE_IN: Final = 8
 TIMED_DRAWS: Final = 1021
 _OTHER_CODE: Final = 0
 
@@ -100,7 +100,7 @@ class Meter:
         self.push = PushCounts()
         self.now_ns = now_ns
         # Drawn by chance, so that no rhythm of the clients decides which routes are timed; drawn once, since that costs.
-        self.timed: Iterator[bool] = cycle([random.random() < TIMED_SHARE for _ in range(TIMED_DRAWS)])
+        self.timed: Iterator[bool] = cycle([secrets.randbelow(TIMED_ONE_IN) == 0 for _ in range(TIMED_DRAWS)])
         """Whether the next hit is to be timed."""
         self._other = Tally()
         self._tallies = {OTHER: self._other}
