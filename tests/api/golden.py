@@ -18,8 +18,13 @@ from pathlib import Path
 
 import xxhash
 
+from api import protocol
+from api.access import rate_limited
 from api.app import Service
 from api.endpoints import ENDPOINTS
+from api.errors import internal, method_not_allowed
+from api.keys import FORBIDDEN, UNAUTHORIZED
+from api.rates import SECOND_NS
 from tests.api.golden_world import fill, make_board, settings_in
 from tests.api.world import Reply, World, get
 
@@ -59,6 +64,12 @@ VARIANTS = {
     "errors/not_ready_oi": "/oi?symbol=ETH",
 }
 """File name -> request, beside one file per endpoint."""
+
+ELSEWHERE = (
+    UNAUTHORIZED, FORBIDDEN, method_not_allowed(), rate_limited(SECOND_NS), internal("7f3a91c2"),
+    protocol.PAYLOAD_TOO_LARGE, protocol.URI_TOO_LONG, protocol.HEADERS_TOO_LARGE, protocol.OVERLOADED,
+)  # fmt: skip
+"""Errors that come before a resource: examples only; each is tested where it comes from."""
 
 PLAIN = {"/heatmap": "/heatmap?minutes=5"}
 """Requests of the file per endpoint that are not the path alone: its body would be too large to read."""
@@ -187,6 +198,7 @@ def examples(found: dict[str, Reply]) -> str:
             errors.setdefault(reply.error[1], reply.json)
         else:
             paths.setdefault(target.partition("?")[0], {}).setdefault(str(reply.status), reply.json)
+    errors |= {one.code: {"error": one.code, "detail": one.detail} for one in ELSEWHERE}
     return json.dumps({"paths": paths, "errors": errors}, separators=(",", ":")) + "\n"
 
 

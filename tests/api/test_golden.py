@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -69,10 +70,11 @@ def test_the_examples_are_the_golden_bodies(found: dict[str, Reply]) -> None:
     assert golden.EXAMPLES.read_text(encoding="utf-8") == golden.examples(found), "make golden"
 
 
-def test_an_error_code_has_its_example(found: dict[str, Reply]) -> None:
-    given = {reply.json["error"] for name, reply in found.items() if name.startswith("errors/")}
-    assert {"invalid_symbol", "invalid_parameter", "repeated_parameter", "no_orderbook", "too_large", "not_found", "no_frame",
-            "not_ready"} <= given  # fmt: skip
+def test_every_error_code_has_its_example(found: dict[str, Reply]) -> None:
+    examples = json.loads(golden.examples(found))["errors"]
+    assert examples.keys() == {code for codes in ERROR_CODES.values() for code in codes}
+    for code, body in examples.items():
+        assert faults(json.dumps(body), Error) == [] and body["error"] == code
 
 
 @pytest.mark.parametrize("text", ['{"a":[1,2.50,"x, {[\\"]"],"b":{},"c":[[]],"d":{"e":null}}', "[]", '"a"', "1.0e5"])

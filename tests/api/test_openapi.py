@@ -157,6 +157,13 @@ def test_an_endpoint_has_its_headers_and_an_example(document: dict[str, Any]) ->
             assert any(one["examples"] for one in media), path
 
 
+def test_every_error_answer_shows_each_of_its_codes(document: dict[str, Any]) -> None:
+    for path, endpoint in PATHS:
+        for status, codes in codes_of(endpoint).items():
+            answer = resolved(document, document["paths"][path]["get"]["responses"][str(status)])
+            assert set(codes) <= answer["content"][JSON]["examples"].keys(), (path, status)
+
+
 def test_an_open_endpoint_asks_for_no_key(document: dict[str, Any]) -> None:
     open_ = {path for path, item in document["paths"].items() if item["get"].get("security") == []}
     assert open_ == {"/livez", "/readyz", "/openapi.json"}
