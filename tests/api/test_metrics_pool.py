@@ -105,6 +105,24 @@ def test_sums_over_two_workers_are_what_was_sent(served: Pool) -> None:
     assert sum(rows) == value(found, "mpengine_http_requests_total") and all(rows)
 
 
+def test_push_connections_are_told_while_they_are_open_and_when_they_end(served: Pool) -> None:
+    connection = served.connect()
+    try:
+        connection.request("GET", "/stream?channels=depth.BTC")
+        response = connection.getresponse()
+        assert response.status == 200 and response.readline()
+        until(lambda: value(scrape(served), "mpengine_push_clients", transport="sse") == 1, "the open stream in the figures")
+        until(lambda: value(scrape(served), "mpengine_push_bytes_total") > 0, "what it was sent")
+        found = scrape(served)
+        assert value(found, "mpengine_push_closed_total") == 0
+        assert value(found, "mpengine_http_requests_total", route="/stream", code="200") == 1
+        response.close()
+    finally:
+        connection.close()
+    until(lambda: value(scrape(served), "mpengine_push_closed_total", reason="client") == 1, "its end in the figures")
+    assert value(scrape(served), "mpengine_push_clients") == 0
+
+
 def test_a_reload_loses_no_count_and_counts_nothing_twice(served: Pool) -> None:
     send(served, 10)
     for round_ in (2, 3):
