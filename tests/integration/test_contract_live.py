@@ -53,4 +53,7 @@ def test_every_endpoint_and_alias_of_a_running_tree(tmp_path: Path) -> None:
         for endpoint in BODIES:
             for target in targets(endpoint, SYMBOLS):
                 check_body(target, *fetch(tree, target), endpoint)
+        for path, text in (("/docs", b"<!doctype html>"), ("/docs/page.js", b"textContent"), ("/openapi.json", b'"/v4/heatmap"')):
+            status, body = fetch(tree, path)
+            assert status == 200 and text in body, path
         assert tree.stop() == 0
