@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 TRANSPORTS: Final = ("sse", "ws")
-CLOSE_REASONS: Final = ("client", "slow", "idle", "restart", "unauthorized", "forbidden", "protocol", "limit", "error", "other")
+CLOSE_REASONS: Final = ("client", "slow", "idle", "restart", "unauthorized", "protocol", "error", "other")
 """Why a connection ended: the client went; it did not read (1013, `bye`); it was silent (1001); we stop (1012); its key is missing,
-wrong or revoked (1008); its origin or scope is not allowed (403); it broke the rules of the wire (1007, 1008, 1009); there were too
-many (429, 503); a fault of ours; anything else."""
+wrong, revoked or not good for this (1008); it broke the rules of the wire (1003, 1007, 1008, 1009); a fault of ours; anything else.
+What is refused before it begins (403, 429) is an answer, not a connection."""
 
 
 class PushCounts:
