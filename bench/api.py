@@ -242,7 +242,7 @@ class Place:
     def measure(self, case: Case, load: Generator, seconds: float, rounds: int) -> tuple[Row, list[Row]]:
         """The row of a case, and one row for each server that took part."""
         reply = self._reply(case)
-        runners = {"": Runner(self.servers[case.server], case.ask)} | self._others(case, reply)
+        runners = {"": Runner(self.servers[case.server], case.ask)} | self.others(case, reply)
         for _ in range(rounds):
             for runner in runners.values():
                 runner.run(load, case.connections, max(seconds, load.shortest_s))
@@ -271,7 +271,7 @@ class Place:
             raise RuntimeError(f"{case.ask.target}: {reply.status}, not {case.status}")
         return reply
 
-    def _others(self, case: Case, reply: Reply) -> dict[str, Runner]:
+    def others(self, case: Case, reply: Reply) -> dict[str, Runner]:
         """Those of `against` that are there, with what they are asked."""
         if not case.against:
             return {}

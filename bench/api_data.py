@@ -177,9 +177,10 @@ def _feeds(now_ns: int) -> bytes:
 
 def fill(publisher: Publisher, settings: Settings, minutes: int) -> None:
     """Publish `minutes` minutes of the engine, newest of now, and order-book frames of as long, at most 12 hours."""
-    close_ns = time.time_ns() // MINUTE_NS * MINUTE_NS
-    publisher.publish(FrameOut(frame) for frame in depth_frames(min(2 * minutes, HISTORY_SLOTS), close_ns))
-    for outputs in simulate(settings, minutes, close_ns):
+    now_ns = time.time_ns()
+    frames = depth_frames(min(2 * minutes, HISTORY_SLOTS), now_ns // SLOT_NS * SLOT_NS)
+    publisher.publish(FrameOut(frame) for frame in frames)
+    for outputs in simulate(settings, minutes, now_ns // MINUTE_NS * MINUTE_NS):
         # One status is enough: the others would only be written over.
         publisher.publish(one for one in outputs[:-1] if not _is_status(one))
         publisher.publish(outputs[-1:])
