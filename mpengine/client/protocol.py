@@ -188,6 +188,7 @@ class _Channel:
     table: ZoneTable | None
     reset: str | None = None  # reason of a reset whose snapshot has not come
     healing: ColumnHeal | None = None  # of the gap before the position: it knows how far in time one has come
+    newest: Liquidation | None = None  # the last event that was handed on
     awaited: bool = False  # zones: a snapshot has been asked for
     mismatches: int = 0
     behind: int = 0
@@ -341,7 +342,10 @@ class Session:
             steps += self._missing(channel, held, _before(message), message.epoch, message.ts_ms)
         elif held is not None and verdict is Verdict.RESET:
             steps += self._since(channel, held, message)
-        update = _update(channel, message, after=held if verdict is not Verdict.RESET else None)
+        goes_on = verdict is not Verdict.RESET or _goes_on(channel, message.payload)
+        update = _update(channel, message, after=held if goes_on else None)
+        if isinstance(update, EventsUpdate) and update.events:
+            channel.newest = update.events[-1]
         channel.held = Position(message.epoch, message.seq, _time(message))
         if not (isinstance(update, EventsUpdate) and not update.events):
             steps.append(Deliver(update))
@@ -367,7 +371,9 @@ class Session:
         return [Fetch(channel.healing)]
 
     def _since(self, channel: _Channel, held: Position, message: Message) -> list[Step]:
-        """Steps for the columns between the last one of another epoch and this one."""
+        """Steps for what lies between the last message of another epoch and this one."""
+        if _goes_on(channel, message.payload) and _before(message) > held.seq:
+            return self._missing(channel, held, _before(message), message.epoch, message.ts_ms)
         kind, t_ms = _MAP_KINDS.get(channel.kind), _time(message)
         if kind is None or t_ms is None or held.t_ms is None or not self.heal:
             return []
@@ -489,6 +495,17 @@ def _held(channel: _Channel) -> Position | None:
 def _resumable(channel: _Channel) -> Position | None:
     """Where to resume; None where a snapshot is needed."""
     return None if channel.table is not None and channel.table.zones is None else channel.held
+
+
+def _goes_on(channel: _Channel, payload: object) -> bool:
+    """Whether events of another epoch go on where the old ones ended: the one at the position is still the same.
+
+    That is so when a writer was restarted. After a loss of power numbers may have been used again.
+    """
+    held, newest = channel.held, channel.newest
+    if not isinstance(payload, tuple) or held is None or newest is None or newest.seq != held.seq:
+        return False
+    return newest in payload
 
 
 def _before(message: Message) -> int:

@@ -86,7 +86,11 @@ class StateUpdate(Update):
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """Forget what you know of the channel. `before`: where you stood, None at the start."""
+    """Another epoch of the channel begins, with a snapshot: a writer has been replaced. `before`: where you stood.
+
+    States are replaced by it. Columns of the past stay true for their time. Events that you have had are not repeated if it is
+    certain that they are the same.
+    """
 
     channel: str
     before: Position | None

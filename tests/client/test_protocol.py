@@ -351,6 +351,33 @@ def test_events_that_are_gone_are_told() -> None:
     assert told(epoch=8) == [(3, 12)]
 
 
+def test_events_go_on_over_a_restart_of_their_writer() -> None:
+    one = session("liquidations.BTC")
+    feed(one, m.events(1, 10, way="snapshot"), m.reset("liquidations.BTC", 8))
+    items = feed(one, m.events(5, 12, epoch=8, prev=-1, way="snapshot"), m.events(13, 13, epoch=8))
+    assert isinstance(items[0], Reset) and items[0].epoch == 8
+    assert [event.seq for item in items if isinstance(item, EventsUpdate) for event in item.events] == [11, 12, 13]
+    # Nothing new: the epoch is another one, and that is all.
+    items = feed(one, m.events(8, 13, epoch=9, prev=-1, way="snapshot"))
+    assert [type(item) for item in items] == [Reset] and one.resume() == "liquidations.BTC:9:13"
+    # More than the snapshot holds has come, though with what was last: the rest is fetched.
+    text = m.data("liquidations.BTC", "delta", 10, 30, 20, {"items": [m.event(13), *map(m.event, range(21, 31))]})
+    items = fetched(one.receive(text), m.page(list(range(40)), 13, epoch=10))
+    assert [event.seq for item in items if isinstance(item, EventsUpdate) for event in item.events] == list(range(14, 31))
+
+
+def test_events_whose_numbers_were_used_again_are_all_new() -> None:
+    one = session("liquidations.BTC")
+    feed(one, m.events(1, 10, way="snapshot"))
+    again = m.events(5, 12, epoch=8, prev=-1, way="snapshot").replace('"price":110.0', '"price":111.0')
+    items = feed(one, again)
+    assert [event.seq for item in items if isinstance(item, EventsUpdate) for event in item.events] == list(range(5, 13))
+    # What came last was fetched: who knows whether it is the same.
+    fetched(one.receive(m.gap("liquidations.BTC", 13, 20, epoch=8)), m.page(list(range(30)), 12, epoch=8))
+    items = feed(one, m.events(18, 21, epoch=9, prev=-1, way="snapshot"))
+    assert [event.seq for item in items if isinstance(item, EventsUpdate) for event in item.events] == [18, 19, 20, 21]
+
+
 def test_holes_of_a_range() -> None:
     assert holes(1, 0, []) == [] and holes(1, 3, [1, 2, 3]) == []
     assert holes(1, 9, [2, 3, 7]) == [(1, 1), (4, 6), (8, 9)]

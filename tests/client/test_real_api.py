@@ -397,25 +397,31 @@ def last_zones(items: list[Item]) -> set[float]:
 
 
 @pytest.mark.covers("F3")
-def test_a_new_writer_is_a_reset_and_the_columns_go_on(pool: Pool, world: World) -> None:
-    start_ms = world.clock.now_ms
-    with Client(url(pool), options=OPTIONS) as client, client.subscribe(["depth.BTC"]) as stream:
-        first = stream.next(WITHIN_S)
-        assert isinstance(first, ColumnUpdate)
-        # Another engine takes the ring over; two frames later the first look of the workers.
-        world.reopen(world.settings.paths.depth("BTC"))
+@pytest.mark.parametrize("transport", ["ws", "sse"])
+def test_a_new_writer_is_a_reset_and_columns_and_events_go_on(pool: Pool, world: World, transport: Any) -> None:
+    start_ms, paths = world.clock.now_ms, world.settings.paths
+    with Client(url(pool), options=OPTIONS) as client, client.subscribe(["depth.BTC", "liquidations.BTC"], transport) as stream:
+        before = [stream.next(WITHIN_S) for _ in range(2)]
+        # Another engine takes the rings over, and publishes a little before the workers look.
+        world.reopen(paths.depth("BTC"))
+        world.reopen(paths.liquidations("BTC"))
         for index in range(3):
             world.add_depth(depth_frame(start_ms + index * SLOT_MS, seed=index))
-        reset = stream.next(WITHIN_S)
-        assert isinstance(reset, Reset) and reset.before == first.position and reset.epoch == first.epoch + 1
-        found: list[ColumnUpdate] = []
-        deadline = time.monotonic() + WITHIN_S
-        while not found or found[-1].seq < first.seq + 3:
-            assert time.monotonic() < deadline
-            item = stream.next(WITHIN_S)
-            assert isinstance(item, ColumnUpdate)
-            found.append(item)
-        assert [item.seq for item in found] == [first.seq + number for number in (1, 2, 3)]
-        assert {item.epoch for item in found} == {first.epoch + 1}
-        for item in found:
-            check_column(world, item)
+            world.add_liquidation()
+        after: list[Item] = []
+        while not done(stream.positions, world, ["depth.BTC", "liquidations.BTC"]):
+            after.append(stream.next(WITHIN_S))
+    for name in ("depth.BTC", "liquidations.BTC"):
+        (first,) = [item for item in before if item.channel == name]
+        reset, *rest = [item for item in after if item.channel == name]
+        assert isinstance(first, Update) and isinstance(reset, Reset)
+        assert (reset.before, reset.epoch) == (first.position, first.epoch + 1)
+        assert {item.epoch for item in rest} == {reset.epoch}
+        if name == "depth.BTC":
+            assert [item.seq for item in rest if isinstance(item, ColumnUpdate)] == [first.seq + number for number in (1, 2, 3)]
+            for item in rest:
+                assert isinstance(item, ColumnUpdate)
+                check_column(world, item)
+        else:
+            events = [event.seq for item in rest if isinstance(item, EventsUpdate) for event in item.events]
+            assert events == [first.seq + number for number in (1, 2, 3)]
