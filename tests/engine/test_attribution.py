@@ -76,7 +76,7 @@ def test_window_shares_an_event_by_weight_times_crossed_mass() -> None:
     one, crossed = WindowAttribution(THREE), both(2e6, 1e6, 0.0)
     one.on_minute(record(0, crossed), 1)
     done = one.on_events(due(crossed, (event(), 13_000.0)), np.array([0.5, 0.3, 0.2]), 1.0)
-    assert (done.explained, done.unexplained) == (1, 0)
+    assert (done.explained, done.unexplained, done.unexplained_usd) == (1, 0, 0.0)
     told = done.logs[0].record
     assert told["r"] == {"20": pytest.approx(0.769231, abs=5e-7), "50": pytest.approx(0.230769, abs=5e-7), "100": 0.0}
     assert told["M"] == {"20": 2e6, "50": 1e6, "100": 0.0}
@@ -214,6 +214,7 @@ def test_hits_misses_and_the_price_of_the_minute_where_an_event_has_no_reference
     done = one.on_events(
         due(np.zeros((2, 11)), (event(trigger=level, reference=None), 1.0), (event(trigger=level + 100.0), 1.0)), BTC.defaults, 1.0
     )
+    assert (done.explained, done.unexplained, done.unexplained_usd) == (2, 0, 0.0)
     assert [line.record["hit"] for line in done.logs] == [True, False]
     assert done.logs[1].record["miss"] == pytest.approx(0.001)
     assert (one.hit_share, one.mean_miss) == (0.5, pytest.approx(0.0005))
