@@ -26,7 +26,7 @@ from api.clock import Clock
 from api.context import Context, Lifetime
 from api.depth import DepthFrames
 from api.endpoints import ENDPOINTS, routes
-from api.errors import ALLOWED_METHODS, NO_STORE, ApiError
+from api.errors import ALLOWED_METHODS, NO_STORE, ApiError, not_found
 from api.feeds import Feeds
 from api.gate import ADMISSION, adding, make_private, merged, overloaded, refusal
 from api.health import Health
@@ -104,7 +104,9 @@ class Service:
         elif scope["path"] in SOCKET_PATHS:
             await websocket.serve(self.hub, self._access, self._reply, scope, receive, send)
         else:
-            await self._falcon(scope, receive, send)
+            await receive()
+            admission = self._access.admit(target_of(scope), scope["headers"], _peer(scope))
+            await self._reply.error(send, admission.error or not_found(), admission.headers, socket=True)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, admitted already or not."""

@@ -208,7 +208,11 @@ class BoundedProtocol(HttpToolsProtocol):
             self.on_writable()
 
     def handle_websocket_upgrade(self) -> None:
-        """From here on another protocol has the connection, with time-outs of its own."""
+        """From here on another protocol has the connection, with time-outs of its own; not while an answer is on its way."""
+        if self._running is not None and not self._running.response_complete:
+            self._refusal = self._refusal or MALFORMED
+        if self._refusal is not None:
+            return
         self._disarm()
         self._stop_watching()
         super().handle_websocket_upgrade()

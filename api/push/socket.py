@@ -76,6 +76,11 @@ class PushSocket(WebSocketsSansIOProtocol):
             extensions = cast("dict[str, Any]", self.scope["extensions"])
             extensions[EXTENSION] = self
 
+    async def send(self, message: Any) -> None:
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body":
+            self.handshake_complete = True  # a refusal is an answer; uvicorn would log each one as an error of ours
+
     def data_received(self, data: bytes) -> None:
         if self.pong_timer is not None:  # whatever it sends, it is alive
             self.pong_timer.cancel()

@@ -326,6 +326,42 @@ def test_connect_and_authority_form_are_no_way_through(pool: Pool) -> None:
     assert got.count(b"HTTP/1.1 ") == 1 and int(got.split()[1]) in (400, 404, 405), got
 
 
+UPGRADE = (
+    b"GET /ws HTTP/1.1\r\nHost: t\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("raw", "status"),
+    [
+        (UPGRADE + b"\r\n", 101),
+        (UPGRADE + b"Host: u\r\n\r\n", 400),
+        (UPGRADE.replace(b"Host: t\r\n", b"") + b"\r\n", 400),
+        (UPGRADE + b"X-A: 1\r\n" * 100 + b"\r\n", 431),
+        (UPGRADE + b"X-A: " + b"a" * 9000 + b"\r\n\r\n", 431),
+        (UPGRADE + b"Content-Length: 100000\r\n\r\n", 413),
+        (UPGRADE + b"Content-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+        (b"GET /candles?limit=777 HTTP/1.1\r\nHost: t\r\n\r\n" + UPGRADE + b"\r\n", 400),  # an answer is on its way
+        (UPGRADE.replace(b"/ws", b"/nope") + b"\r\n", 404),
+        (UPGRADE.replace(b"/ws", MAP.encode()) + b"\r\n", 404),
+        (UPGRADE.replace(b"GET", b"POST") + b"\r\n", 405),
+    ],
+)
+def test_a_handshake_has_the_same_bounds(pool: Pool, raw: bytes, status: int) -> None:
+    async def first_line() -> bytes:
+        link = await Link.open(pool.port)
+        try:
+            link.writer.write(raw)
+            async with asyncio.timeout(WITHIN_S):
+                return await link.reader.readuntil(b"\r\n")
+        finally:
+            await link.close()
+
+    assert int(asyncio.run(first_line()).split()[1]) == status
+    check_log(pool)
+
+
 @pytest.mark.covers("T-M5")
 @pytest.mark.parametrize(
     ("raw", "status"),
