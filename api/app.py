@@ -25,6 +25,7 @@ from api.cache import Builder, Cache
 from api.clock import Clock
 from api.context import Context, Lifetime
 from api.depth import DepthFrames
+from api.encoder import Encoder
 from api.endpoints import ENDPOINTS, routes
 from api.errors import ALLOWED_METHODS, NO_STORE, ApiError, not_found
 from api.feeds import Feeds
@@ -73,6 +74,7 @@ class Service:
         self.on_stop: Callable[[], None] = lambda: None
         self.on_swollen: Callable[[], None] = lambda: None
         self._cache = context.cache
+        self._accepted = context.encoder.accepted
         self._clock = context.clock
         self._health = Health(context)
         self._ids = request_ids()
@@ -180,11 +182,15 @@ class Service:
         if answer is None:
             return None
         now_ms = self._clock.wall_ns() // 1_000_000
-        tag = None
+        tag = coding = None
         for name, value in headers:
             if name == b"if-none-match":
                 tag = value
-        made = answer.respond(now_ms, now_ms, tag)
+            elif name == b"accept-encoding":
+                coding = self._accepted.best(value)
+        if coding is not None and coding not in answer.forms:
+            return None  # made on the long way, once
+        made = answer.respond(now_ms, now_ms, tag, coding)
         if self._access.keys is not None:
             make_private(made.headers)  # a list of this response alone
         return made
@@ -283,6 +289,8 @@ def create_app(settings: Settings, sources: Sources | None = None, clock: Clock 
     api = settings.api
     frames = {name: DepthFrames(files) for name, files in sources.symbols.items()}
     mix = Mix(settings.engine.tape_weight, settings.engine.projection_weight)
+    cache = Cache(entries=api.cache_entries, size=api.cache_bytes, body=api.cache_body_bytes)
+    builder = Builder(sources.borrowed)
     interest = {name: OpenInterest(files) for name, files in sources.symbols.items()}
     return Service(
         Context(
@@ -296,8 +304,9 @@ def create_app(settings: Settings, sources: Sources | None = None, clock: Clock 
             mix=mix,
             coverage={name: SymbolCoverage(settings, name, frames[name], interest[name]) for name in sources.symbols},
             feeds=Feeds(settings, sources.feeds),
-            cache=Cache(entries=api.cache_entries, size=api.cache_bytes, body=api.cache_body_bytes),
-            builder=Builder(sources.borrowed),
+            cache=cache,
+            builder=builder,
+            encoder=Encoder(cache, builder),
             clock=clock,
             lifetime=Lifetime(clock.wall_ns()),
             build=metadata.version("mpengine"),

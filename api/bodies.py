@@ -17,12 +17,17 @@ from typing import Any, Final
 import numpy as np
 import orjson
 
+from api.encodings import CODINGS, Coded, coded
+
 CONTRACT: Final = "3.1"
 JSON: Final = b"application/json"
 BINARY: Final = b"application/octet-stream"
 CACHE_CONTROL: Final = b"public, max-age=1, must-revalidate"
 JOIN_BELOW: Final = 64 << 10  # a smaller body is joined: one write; a larger one is sent in its shared segments
 
+VARY: Final = (b"vary", b"Accept-Encoding")
+VARY_LINE: Final = b"vary: "
+TAG_CODINGS: Final = (None, *CODINGS)
 _OPTIONS: Final = orjson.OPT_SERIALIZE_NUMPY
 
 Headers = list[tuple[bytes, bytes]]
@@ -115,6 +120,12 @@ class Template:
     def fixed(self) -> bool:
         """Whether nothing in it moves."""
         return not self._holes
+
+    @property
+    def parts(self) -> list[bytes | None]:
+        """Its segments, None for each hole."""
+        holes = {index for index, _ in self._holes}
+        return [None if index in holes else part for index, part in enumerate(self._parts)]
 
     def fill(self, moment: Moment) -> list[bytes]:
         """Segments of one response."""
@@ -214,6 +225,11 @@ def etag_matches(header: bytes, tag: bytes) -> bool:
     return any(item.strip().removeprefix(b"W/") == opaque for item in header.split(b","))
 
 
+def tag_in(tag: bytes, coding: str | None) -> bytes:
+    """The tag of a body in a coding. A weak one says that bodies mean the same, a strong one that their bytes are the same."""
+    return tag if coding is None or tag.startswith(b"W/") else b'%s-%s"' % (tag[:-1], coding.encode("ascii"))
+
+
 @dataclass(frozen=True, slots=True)
 class Freshness:
     """Age is counted from `origin_ms` (None: no data, which is stale); stale when older than `stale_after_ms`.
@@ -249,8 +265,11 @@ STATUS_LINES: Final = {
 def wire(response: Response, more: Headers, *, body: bool, raw: bytes = b"") -> list[bytes]:
     """A response as it goes over the wire, small segments joined. `more`, `raw`: headers to add, the latter as bytes of the head;
     `body` False for HEAD."""
-    head = [STATUS_LINES[response.status]]
-    head += [b"%s: %s\r\n" % pair for pair in response.headers]
+    head, headers = [STATUS_LINES[response.status]], response.headers
+    if VARY_LINE in raw:  # one header says all of it
+        raw = raw.replace(VARY_LINE, b"%s%s, " % (VARY_LINE, VARY[1]), 1)
+        headers = [pair for pair in headers if pair != VARY]
+    head += [b"%s: %s\r\n" % pair for pair in headers]
     head += [b"%s: %s\r\n" % pair for pair in more]
     head.append(raw)
     head.append(b"\r\n")
@@ -271,6 +290,8 @@ class Answer:
     tag: bytes | None
     extra: tuple[tuple[bytes, bytes], ...] = ()
     binary: bool = False
+    forms: dict[str, Coded | None] = field(default_factory=dict)
+    """Coded bodies that are there, by coding; None where one would not be worth it."""
     _fixed_headers: Headers = field(init=False)
 
     def __post_init__(self) -> None:
@@ -278,21 +299,25 @@ class Answer:
         headers: Headers = [
             (b"content-type", self.content_type),
             (b"cache-control", CACHE_CONTROL),
+            VARY,
             (b"x-seq", b"%d" % (-1 if seq is None else seq)),
             (b"x-epoch", b"%d" % (-1 if epoch is None else epoch)),
             *self.extra,
         ]
-        if self.tag is not None:
-            headers.append((b"etag", self.tag))
         object.__setattr__(self, "_fixed_headers", headers)
 
     @property
     def size(self) -> int:
         """Bytes that keeping this answer costs, about."""
-        return self.template.size + 2048
+        return self.template.size + sum(form.size for form in self.forms.values() if form is not None) + 2048
 
-    def respond(self, received_ms: int, now_ms: int, if_none_match: bytes | None) -> Response:
-        """The response of this moment."""
+    def encode(self, coding: str) -> None:
+        """Make the body in a coding, if that is worth it."""
+        self.forms[coding] = coded(coding, self.template.parts)
+
+    def respond(self, received_ms: int, now_ms: int, if_none_match: bytes | None, coding: str | None = None) -> Response:
+        """The response of this moment; in `coding` if that form is there."""
+        form = None if coding is None else self.forms.get(coding)
         moment = self.freshness.moment(received_ms, now_ms)
         headers = self._fixed_headers.copy()
         is_stale = stale(moment)
@@ -301,9 +326,15 @@ class Answer:
         if self.binary:
             headers.append((b"x-data-is-stale", is_stale))
             headers.append((b"x-server-send-ts-ms", b"%d" % now_ms))
-        if if_none_match is not None and self.tag is not None and etag_matches(if_none_match, self.tag):
-            return Response(304, headers, [])
+        if self.tag is not None:
+            headers.append((b"etag", self.tag if form is None else tag_in(self.tag, coding)))
+            if if_none_match is not None and any(etag_matches(if_none_match, tag_in(self.tag, one)) for one in TAG_CODINGS):
+                return Response(304, headers, [])
         chunks = self.template.fill(moment)
+        if form is not None:
+            assert coding is not None
+            chunks = form.chunks(chunks)
+            headers.append((b"content-encoding", coding.encode("ascii")))
         length = sum(map(len, chunks))
         if length < JOIN_BELOW:
             chunks = [b"".join(chunks)]

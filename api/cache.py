@@ -16,7 +16,7 @@ from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeVar
 
 from api.bodies import Answer
 
@@ -27,6 +27,7 @@ Key = tuple[Hashable, ...]
 Spelling = bytes
 """A request target as it came over the wire: path, and `?` with the query if there is one."""
 
+T = TypeVar("T")
 Current = Callable[[], Hashable]
 Build = Callable[[], Answer]
 
@@ -39,6 +40,7 @@ class Entry:
     stamp: Hashable
     current: Current
     used: int = 0
+    size: int = 0
     spellings: deque[Spelling] = field(default_factory=deque)
 
     def valid(self) -> bool:
@@ -53,8 +55,8 @@ class Builder:
         self._borrowed = borrowed
         self._executor: ThreadPoolExecutor | None = None
 
-    async def run(self, build: Build) -> Answer:
-        """The answer of `build`, made in the thread; its exceptions come through."""
+    async def run(self, build: Callable[[], T]) -> T:
+        """The result of `build`, made in the thread; its exceptions come through."""
         if self._executor is None:
             # One thread: what long builds keep between them (decoded rows) then needs no lock.
             self._executor = ThreadPoolExecutor(1, thread_name_prefix="api-builder")
@@ -149,18 +151,29 @@ class Cache:
         old = self._entries.pop(key, None)
         if old is not None:
             self._forget(old)
-        size = entry.answer.size
-        if size > self._max_body:
+        entry.size = entry.answer.size
+        if entry.size > self._max_body:
             return entry
         self._entries[key] = entry
-        self.size += size
+        self.size += entry.size
         if old is not None:
             for known in old.spellings:
                 self._spell(entry, known)
         self._use(entry)
+        self._shrink()
+        return entry
+
+    def grown(self, key: Key, answer: Answer) -> None:
+        """An answer kept under `key` costs more than when it came: a form of it was made."""
+        entry = self._entries.get(key)
+        if entry is not None and entry.answer is answer:
+            self.size += answer.size - entry.size
+            entry.size = answer.size
+            self._shrink()
+
+    def _shrink(self) -> None:
         while len(self._entries) > self._max_entries or self.size > self._max_size:
             self._forget(self._entries.pop(min(self._entries, key=lambda one: self._entries[one].used)))
-        return entry
 
     def _touch(self, key: Key, entry: Entry, spelling: Spelling) -> None:
         self._use(entry)
@@ -180,6 +193,6 @@ class Cache:
         self._spellings[spelling] = entry
 
     def _forget(self, entry: Entry) -> None:
-        self.size -= entry.answer.size
+        self.size -= entry.size
         for spelling in entry.spellings:
             self._spellings.pop(spelling, None)

@@ -11,6 +11,7 @@ from api.basis import SymbolCoverage
 from api.cache import Builder, Cache
 from api.clock import Clock
 from api.depth import DepthFrames
+from api.encoder import Encoder
 from api.feeds import Feeds
 from api.liquidations import LiquidationRows
 from api.maps import MapFrames
@@ -47,6 +48,7 @@ class Context:
     feeds: Feeds
     cache: Cache
     builder: Builder
+    encoder: Encoder
     clock: Clock
     lifetime: Lifetime
     build: str

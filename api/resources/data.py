@@ -40,8 +40,11 @@ class DataResource:
     ) -> None:
         """Answer from the cache. `key` begins with the route; `build` makes the answer, in `builder`'s thread if given."""
         found = await self.context.cache.obtain(key, current, build, target_of(req.scope), builder)
-        header = req.get_header("If-None-Match")
-        made = found.respond(received_ms, self.context.clock.wall_ms(), None if header is None else header.encode("latin-1"))
+        tag, codings = (_header(req, name) for name in ("If-None-Match", "Accept-Encoding"))
+        coding = None if codings is None else self.context.encoder.accepted.best(codings)
+        if coding is not None:
+            await self.context.encoder.prepare(key, found, coding)
+        made = found.respond(received_ms, self.context.clock.wall_ms(), tag, coding)
         resp.status = made.status
         for name, value in made.headers:
             resp.set_header(name.decode("ascii"), value.decode("ascii"))
@@ -49,6 +52,11 @@ class DataResource:
             resp.data = b"".join(made.chunks)
         else:
             resp.stream = _each(made.chunks)
+
+
+def _header(req: Request, name: str) -> bytes | None:
+    text = req.get_header(name)
+    return None if text is None else text.encode("latin-1")
 
 
 async def _each(chunks: list[bytes]) -> AsyncIterator[bytes]:
