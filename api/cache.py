@@ -11,7 +11,7 @@ either way once per key, and everybody else who wants the key waits for it.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -34,12 +34,12 @@ Build = Callable[[], Answer]
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """One answer; good while `current()` equals `stamp`. `used` orders entries by their last use."""
+    """One answer, kept under `key`; good while `current()` equals `stamp`. `size`: bytes that it costs."""
 
+    key: Key
     answer: Answer
     stamp: Hashable
     current: Current
-    used: int = 0
     size: int = 0
     spellings: deque[Spelling] = field(default_factory=deque)
 
@@ -78,10 +78,9 @@ class Cache:
         self._max_entries = entries
         self._max_size = size
         self._max_body = body
-        self._entries: dict[Key, Entry] = {}
+        self._entries: OrderedDict[Key, Entry] = OrderedDict()  # the longest unused first
         self._spellings: dict[Spelling, Entry] = {}
         self._pending: dict[Key, asyncio.Task[Entry]] = {}
-        self._clock = 0
         self.size = 0
         self.hits = 0
         self.misses = 0
@@ -120,7 +119,7 @@ class Cache:
             if builder is None:
                 self.misses += 1
                 stamp = current()
-                entry = self._keep(key, Entry(build(), stamp, current))
+                entry = self._keep(Entry(key, build(), stamp, current))
                 break
             pending = self._pending.get(key)
             if pending is None:
@@ -140,14 +139,15 @@ class Cache:
         async def run() -> Entry:
             try:
                 stamp = current()
-                return self._keep(key, Entry(await builder.run(build), stamp, current))
+                return self._keep(Entry(key, await builder.run(build), stamp, current))
             finally:
                 del self._pending[key]
 
         task = self._pending[key] = asyncio.get_running_loop().create_task(run())
         return task
 
-    def _keep(self, key: Key, entry: Entry) -> Entry:
+    def _keep(self, entry: Entry) -> Entry:
+        key = entry.key
         old = self._entries.pop(key, None)
         if old is not None:
             self._forget(old)
@@ -159,7 +159,6 @@ class Cache:
         if old is not None:
             for known in old.spellings:
                 self._spell(entry, known)
-        self._use(entry)
         self._shrink()
         return entry
 
@@ -173,7 +172,7 @@ class Cache:
 
     def _shrink(self) -> None:
         while len(self._entries) > self._max_entries or self.size > self._max_size:
-            self._forget(self._entries.pop(min(self._entries, key=lambda one: self._entries[one].used)))
+            self._forget(self._entries.popitem(last=False)[1])
 
     def _touch(self, key: Key, entry: Entry, spelling: Spelling) -> None:
         self._use(entry)
@@ -181,8 +180,8 @@ class Cache:
             self._spell(entry, spelling)
 
     def _use(self, entry: Entry) -> None:
-        self._clock += 1
-        entry.used = self._clock
+        if entry.key in self._entries:
+            self._entries.move_to_end(entry.key)
 
     def _spell(self, entry: Entry, spelling: Spelling) -> None:
         if len(spelling) > SPELLING_BYTES:
