@@ -175,8 +175,10 @@ def on_starting(server: Any) -> None:
         row = board_row(MASTER, board)
         shell = ProcessShell(MASTER, Role.API_MASTER, board=board, row=row, log_level=current.log.level)
         shell.install_signals(_stop)  # until gunicorn installs its own; then only for "the supervisor is gone"
-        _prepare_access(current, server.cfg.workers)
+        _check_access(current)
         server.LISTENERS = _listeners_within(BIND_FOR_S, current.api, server.cfg.workers)
+        # Not before the port is ours: then every worker of an earlier master has ended, and nobody uses an older table.
+        rate_table.create(current.paths.rates, server.cfg.workers)
     except (ShmError, OSError, ConfigError, KeyFileError) as error:
         log.error("cannot start: %s: %s", type(error).__name__, error)
         process_log.shutdown()
@@ -184,11 +186,9 @@ def on_starting(server: Any) -> None:
     _Master.shell = shell
 
 
-def _prepare_access(current: Settings, workers: int) -> None:
-    """The table that the workers share, and a look at the keys. Raises KeyFileError, OSError."""
+def _check_access(current: Settings) -> None:
+    """A look at the keys, and at what a proxy is for. Raises KeyFileError."""
     api = current.api
-    # Every worker of an earlier master has ended with it, so nobody uses an older table.
-    rate_table.create(current.paths.rates, workers)
     if api.keys:
         try:
             keys = read_keys(keys_path(current)).keys

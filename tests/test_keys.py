@@ -151,6 +151,17 @@ def test_the_command(tmp_path: Path) -> None:
     assert first.expires_ms is None and first.revoked_ms is not None and second.expires_ms == 1_577_836_800_000
 
 
+@pytest.mark.covers("T-M7")
+def test_keys_without_tls_are_refused_by_every_command_that_reads_the_settings(tmp_path: Path) -> None:
+    for command in ("check-config", "start"):
+        done = subprocess.run(
+            [sys.executable, "-m", "mpengine.cli", command, "--set", "api.keys=true", "--set", 'api.cors_origins=["*"]'],
+            cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert (done.returncode, done.stdout) == (3, "")
+        assert "api.keys, api.host" in done.stderr and "api.behind_proxy" in done.stderr and "api.cors_origins" in done.stderr
+
+
 def test_what_the_command_refuses(tmp_path: Path) -> None:
     for arguments in (("revoke", "abcd"), ("expire", "abcd", "never")):
         done = run(*arguments, cwd=tmp_path)

@@ -58,6 +58,7 @@ class Front:
     port: int
     pool: Pool
     directory: Path
+    process: subprocess.Popen[bytes]
     context: ssl.SSLContext = field(init=False)
 
     def __post_init__(self) -> None:
@@ -86,18 +87,24 @@ class Front:
             connection.close()
 
 
-@pytest.fixture
-def front(world: World, tmp_path: Path) -> Iterator[Front]:
-    if NGINX is None or OPENSSL is None:
-        pytest.skip("nginx or openssl is not installed here")
-    directory = tmp_path
-    directory.chmod(0o755)
+def certificate(directory: Path) -> None:
+    """A self-signed one of two days, in place of what was there."""
+    assert OPENSSL is not None
     subprocess.run(
         [OPENSSL, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
          "-subj", "/CN=api.example.net", "-addext", "subjectAltName=DNS:api.example.net",
          "-keyout", str(directory / "key.pem"), "-out", str(directory / "cert.pem")],
         check=True, capture_output=True, timeout=60,
     )  # fmt: skip
+
+
+@pytest.fixture
+def front(world: World, tmp_path: Path) -> Iterator[Front]:
+    if NGINX is None or OPENSSL is None:
+        pytest.skip("nginx or openssl is not installed here")
+    directory = tmp_path
+    directory.chmod(0o755)
+    certificate(directory)
     limits = {"rate_limits": True, "rate_burst": 60, "rate_per_s": 1.0}
     with serving(world, behind_proxy=True, trusted_proxies=["127.0.0.1"], **limits) as pool:
         port = free_port()
@@ -115,7 +122,7 @@ def front(world: World, tmp_path: Path) -> Iterator[Front]:
         ]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         try:
-            made = Front(port, pool, directory)
+            made = Front(port, pool, directory, process)
 
             def answers() -> bool:
                 assert process.poll() is None, process.communicate()[0]
@@ -218,6 +225,25 @@ def test_who_is_slow_with_its_head_is_closed(front: Front) -> None:
         except (ConnectionError, ssl.SSLError):
             pass  # reset_timedout_connection
     assert b" 200 " not in got
+
+
+def test_a_new_certificate_is_taken_and_every_request_is_answered(front: Front) -> None:
+    certificate(front.directory)
+    renewed = Front(front.port, front.pool, front.directory, front.process)
+    with pytest.raises(ssl.SSLCertVerificationError):
+        renewed.ask("/livez")
+    front.process.send_signal(signal.SIGHUP)
+
+    def is_new() -> bool:
+        for one in (front, renewed):
+            try:
+                assert one.ask("/livez")[0] == 200
+            except ssl.SSLCertVerificationError:
+                continue
+            return one is renewed
+        return False  # changed between the two
+
+    until(is_new, "the new certificate")
 
 
 def test_while_the_pool_is_gone_clients_are_told_to_come_back(front: Front) -> None:
