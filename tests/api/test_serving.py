@@ -169,7 +169,8 @@ def steady(answer: tuple[int, dict[str, str], bytes]) -> tuple[int, dict[str, st
     if headers["content-type"] == "application/json":
         value = json.loads(body)
         for key in ("server_recv_ts_ms", "server_send_ts_ms", "age_s", "current_time", "current_time_ms", "last_frame_age_s",
-                    "reconstructor", "books", "now_ms", "uptime_s", "processes", "errors", "symbols", "exchanges"):  # fmt: skip
+                    "reconstructor", "books", "now_ms", "uptime_s", "ages", "processes", "errors", "symbols",
+                    "exchanges"):  # fmt: skip
             value.pop(key, None)
         return status, kept, value
     return status, kept, body
