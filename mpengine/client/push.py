@@ -22,7 +22,7 @@ from typing import Any, Final, Literal, NoReturn, Protocol, Self, TypeVar
 import aiohttp
 from yarl import URL
 
-from mpengine.client.answers import Answer, Reply, error_of
+from mpengine.client.answers import RETRIED, Answer, Reply, error_of
 from mpengine.client.errors import ApiError, ClientError, ContractError, SlowConsumer, Unreachable
 from mpengine.client.heal import Heal
 from mpengine.client.options import Options, Server
@@ -273,15 +273,16 @@ class Stream:
             await self._put(item)
 
     async def _asked(self, request: Request[T]) -> Answer[T]:
-        """The answer, also of a server that is restarting. Raises ClientError, TimeoutError."""
+        """The answer, also of a server that is restarting or busy. Raises ClientError, TimeoutError."""
         options = self._host.options
         deadline = time.monotonic() + options.heal_s
         while True:
             try:
                 async with asyncio.timeout(options.timeout_s):
                     return await self._host.get(request)
-            except (Unreachable, TimeoutError):
-                if time.monotonic() > deadline:
+            except (Unreachable, ApiError, TimeoutError) as error:
+                final = isinstance(error, ApiError) and error.status not in RETRIED
+                if final or time.monotonic() > deadline:
                     raise
             await asyncio.sleep(random.random() * options.reconnect_first_s)
 

@@ -21,13 +21,13 @@ class ServerEvent:
 
 
 class SseParser:
-    """`feed` takes bytes and returns the events that they complete. What has no end yet is kept; `retry_ms`: as the server said.
+    """`feed` takes bytes and returns the events that they complete; what has no end yet is kept.
 
-    An event that a connection does not finish is never returned: make a new parser for each connection.
+    An event that a connection does not finish is never returned: make a new parser for each connection. `retry` is for browsers
+    and ignored: when to come back is told by `bye`, or found out by backing off.
     """
 
     def __init__(self) -> None:
-        self.retry_ms: int | None = None
         self._rest = b""
         self._began = False
         self._name = ""
@@ -69,10 +69,8 @@ class SseParser:
                 self._size += len(line)
             case "id" if "\0" not in value:
                 self._id = value
-            case "retry" if value.isascii() and value.isdigit():
-                self.retry_ms = int(value)
             case _:
-                pass  # comments and fields that nobody knows
+                pass  # comments, `retry`, and fields that nobody knows
 
     def _dispatch(self) -> ServerEvent | None:
         name, data = self._name, self._data

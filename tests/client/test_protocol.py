@@ -491,6 +491,7 @@ def test_the_end_of_a_connection() -> None:
     one = session("depth.BTC")
     assert one.receive(m.text(type="bye", reason="restart", reconnect_in_ms=1500)) == [Closing("restart", 1.5)]
     assert one.receive(m.text(type="bye", reason="slow")) == [Closing("slow", None)]
+    assert one.receive(m.text(type="bye", reason="restart", reconnect_in_ms=-5)) == [Closing("restart", 0.0)]
     assert isinstance(only(one.receive(m.text(type="bye", reason="unauthorized")), Fatal).error, ApiError)
 
 

@@ -184,9 +184,11 @@ def test_a_server_that_restarts_while_a_gap_is_filled_is_waited_for(server: Serv
         await conn.stay()
 
     async def heatmap(request: web.Request) -> web.StreamResponse:
-        if len(server.asked) < 3 * QUICK.retries.tries:
+        if len(server.asked) < 2 * QUICK.retries.tries:
             assert request.transport is not None
             request.transport.close()
+        if len(server.asked) < 4 * QUICK.retries.tries:
+            return error(503, "overloaded")
         return answer(m.heatmap([2, 3]), media=OCTETS)
 
     server.scenes, server.rest = [scene], {"/heatmap": heatmap}

@@ -28,9 +28,7 @@ EVENTS = [
 
 
 def test_a_stream_in_one_piece() -> None:
-    parser = SseParser()
-    assert parser.feed(STREAM) == EVENTS
-    assert parser.retry_ms == 2000
+    assert SseParser().feed(STREAM) == EVENTS
 
 
 def test_a_stream_byte_by_byte() -> None:
