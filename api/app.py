@@ -41,7 +41,7 @@ from api.metrics_scrape import Scrape
 from api.oi import OpenInterest
 from api.push import stream, websocket
 from api.push.hub import Hub
-from api.push.reply import SOCKET_PATHS, STREAM_PATHS, Reply
+from api.push.reply import SOCKET_PATHS, STREAM_PATHS, Reply, peer_of
 from api.resources.data import target_of
 from api.settings import read_settings, settings_path
 from api.sources import Sources
@@ -107,12 +107,12 @@ class Service:
             await websocket.serve(self.hub, self._access, self._reply, scope, receive, send)
         else:
             await receive()
-            admission = self._access.admit(target_of(scope), scope["headers"], _peer(scope))
+            admission = self._access.admit(target_of(scope), scope["headers"], peer_of(scope))
             await self._reply.error(send, admission.error or not_found(), admission.headers, socket=True)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, admitted already or not."""
-        target, method, peer = target_of(scope), scope["method"], _peer(scope)
+        target, method, peer = target_of(scope), scope["method"], peer_of(scope)
         admission: Admission | None = scope.get(ADMISSION)
         if admission is None:
             if method == "OPTIONS" and (asked := self._access.preflight(scope["headers"], peer)) is not None:
@@ -139,7 +139,7 @@ class Service:
         # PERF: this is the path of nearly every request of a busy worker: one lookup, a few words of shared memory, the filling
         # of the holes. Measured by bench/api.py.
         began_ns = self.meter.now_ns() if next(self.meter.timed) else None
-        admission = self._access.admit(target, headers, _peer(scope))
+        admission = self._access.admit(target, headers, peer_of(scope))
         if admission.error is not None:
             made = self._refused(target, admission.error)
             return wire(made, [*more, NOSNIFF, (REQUEST_ID, next(self._ids))], body=not head, raw=admission.raw)
@@ -274,12 +274,6 @@ class Service:
             step()
         except Exception:  # the next turn may go well; the log tells each kind once per 10 s
             log.exception("a turn failed")
-
-
-def _peer(scope: Scope) -> str:
-    """Address of the connection; empty where it has none."""
-    client = scope.get("client")
-    return client[0] if client else ""
 
 
 def create_app(settings: Settings, sources: Sources | None = None, clock: Clock | None = None) -> Service:
