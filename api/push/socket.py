@@ -29,12 +29,14 @@ POLICY: Final = 1008
 
 
 class PushSocket(WebSocketsSansIOProtocol):
-    """One connection. `on_writable` is called when its buffer takes bytes again."""
+    """One connection. `on_writable` is called when its buffer takes bytes again;
+    `reason`: by which rule of the wire it was ended."""
 
     def __init__(self, *args: Any, application: Application, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.close_timeout = CLOSE_WAIT_S
         self.on_writable: Callable[[], None] = lambda: None
+        self.reason: str | None = None
         self._application = application
         self._pings = 0
         self._pings_since = 0.0
@@ -49,10 +51,11 @@ class PushSocket(WebSocketsSansIOProtocol):
         if not self.close_sent and not self.transport.is_closing():
             self.transport.write(frame)
 
-    def end(self, code: int) -> None:
+    def end(self, code: int, reason: str | None = None) -> None:
         """Close with a code; what the client does not take within a short time is thrown away."""
         if self.close_sent or self.transport.is_closing():
             return
+        self.reason = reason
         self.stop_keepalive()
         self.conn.send_close(code)
         self.transport.write(b"".join(self.conn.data_to_send()))
@@ -100,7 +103,7 @@ class PushSocket(WebSocketsSansIOProtocol):
 
     def handle_cont(self, event: Frame) -> None:
         if len(self.frames) >= PIECES:
-            self.end(POLICY)
+            self.end(POLICY, "protocol")
             return
         super().handle_cont(event)
 
@@ -111,14 +114,18 @@ class PushSocket(WebSocketsSansIOProtocol):
         self._pings += 1
         if self._pings > PINGS_PER_S:
             self.conn.data_to_send()
-            self.end(POLICY)
+            self.end(POLICY, "protocol")
             return
         super().handle_ping()
 
     def keepalive_timeout(self) -> None:
         self.pong_timer = None
         self.pending_ping_payload = None
-        self.end(GOING_AWAY)
+        self.end(GOING_AWAY, "idle")
+
+    def handle_parser_exception(self) -> None:
+        self.reason = "protocol"
+        super().handle_parser_exception()
 
     def shutdown(self) -> None:
         self._application.drain()  # says bye and ends every push connection

@@ -74,6 +74,7 @@ async def serve(hub: Hub, access: Access, reply: Reply, scope: Scope, receive: R
         try:
             await _Session(hub, access, client, locked=access.keys is not None and admission.key is None).run(receive)
         finally:
+            client.reason = client.reason or connection.reason
             hub.end(client)
     finally:
         access.leave(counted)

@@ -455,6 +455,45 @@ def test_what_breaks_the_rules_of_the_wire(world: World, frames: list[Frame], co
             for frame in frames:
                 one.transport.write(frame.serialize(mask=True))
             assert await closed(one) == code
+        await rig.until(lambda: not len(rig.app.hub))
+        assert rig.app.meter.push.closed["protocol"] == 1
+
+    run(world, test)
+
+
+def test_who_says_nothing_at_all_is_closed(world: World) -> None:
+    """Pings unanswered, in a tenth of a second instead of a minute."""
+
+    async def test(rig: Rig) -> None:
+        async with rig.socket() as one:
+            await say(one, op="ping", id=1)
+            await told(one)
+            (connection,) = (found for found in rig.state.connections if isinstance(found, PushSocket))
+            one.transport.pause_reading()
+            connection.ping_timeout = 0.1
+            connection.send_keepalive_ping()
+            await rig.until(lambda: not len(rig.app.hub))
+            one.transport.resume_reading()
+            assert await closed(one) == 1001
+        assert rig.app.meter.push.closed["idle"] == 1
+
+    run(world, test)
+
+
+def test_whatever_it_says_it_is_alive(world: World) -> None:
+    async def test(rig: Rig) -> None:
+        async with rig.socket() as one:
+            await say(one, op="ping", id=1)
+            await told(one)
+            (connection,) = (found for found in rig.state.connections if isinstance(found, PushSocket))
+            connection.ping_timeout = 0.5
+            connection.send_keepalive_ping()
+            connection.pending_ping_payload = b"never answered"
+            for number in range(8):  # 0.8 s in all
+                await asyncio.sleep(0.1)
+                await say(one, op="ping", id=number)
+                await told(one)
+            assert not connection.close_sent
 
     run(world, test)
 
