@@ -72,7 +72,9 @@ class Killer:
 @contextmanager
 def dying(order: Path, **settings: str) -> Iterator[Tree]:
     """A tree whose engines die where the file `order` tells them to."""
-    with tree({**REAL, **settings}, command=(str(DRIVER),), env={"DIE_ORDER": str(order)}) as one:
+    with tree(
+        {**REAL, "supervisor.backoff_max_s": "1.0", **settings}, command=(str(DRIVER),), env={"DIE_ORDER": str(order)}
+    ) as one:
         one.start()
         settled(one)
         for symbol in SYMBOLS:
