@@ -29,11 +29,8 @@ STORES = {
 """How many stores a publish takes. The levels are the first thing that a minute of the maps writes, its frame the last."""
 EVERY_SAVE = [(file, step) for file in FILES for step in STEPS]
 EVERY_PUBLISH = [(name, str(store)) for name, count in STORES.items() for store in range(count)]
-SAVES = [("checkpoint", "half"), (ZONES, "unnamed"), (WEIGHTS, "half"), (ZONES, "created")]
-PUBLISHES = [
-    ("liquidation.ring", "3"), ("candles.ring", "5"), ("liquidations.ring", "2"), ("depth.ring", "4"),
-    (f"documents-{int(DocumentId.ZONES)}", "4"),
-]  # fmt: skip
+SAVES = [("checkpoint", "half"), (ZONES, "unnamed"), (WEIGHTS, "half")]
+PUBLISHES = [("liquidation.ring", "3"), ("candles.ring", "5"), (f"documents-{int(DocumentId.ZONES)}", "4")]
 stress = pytest.mark.stress
 
 
