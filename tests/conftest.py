@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-STRESS_TIMEOUT_S = 1800
+STRESS_TIMEOUT_S = 3600
 REQUIRE = os.environ.get("MPENGINE_REQUIRE") == "1"
 
 
