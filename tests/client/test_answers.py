@@ -52,6 +52,8 @@ def test_an_answer_knows_its_age_and_identity() -> None:
     assert (answer.stale, answer.seq, answer.epoch, answer.request_id, answer.status) == (True, 7, 2, "r", 200)
     nothing = taken(exchange(ask.time()), reply(200, x_age_ms="-1", x_stale="true", x_seq="-1", x_epoch="-1"))
     assert (nothing.age(), nothing.seq, nothing.epoch, nothing.stale) == (None, None, None, True)
+    first = taken(exchange(ask.time()), reply(200, x_age_ms="0", x_stale="false", x_seq="0", x_epoch="1"))
+    assert (first.seq, first.stale, first.age()) == (0, False, 0.0), "numbers begin at 0"
     probe = taken(exchange(ask.time()), reply(200))
     assert (probe.age(), probe.stale, probe.etag) == (None, None, None)
 

@@ -25,7 +25,7 @@ from mpengine.client import (
     Reset,
     Update,
 )
-from mpengine.client.heal import NOT_THERE, TRIES, ColumnHeal, Heal, holes
+from mpengine.client.heal import NOT_THERE, TRIES, ColumnHeal, EventHeal, Heal, holes
 from mpengine.client.protocol import (
     BEATS_BEHIND,
     FRAME_BYTES,
@@ -196,6 +196,35 @@ def test_what_cannot_be_fetched_is_told() -> None:
         items = drive(steps[0].heal, lambda request, answer=answer: answer)
         assert [(item.first, item.last) for item in items if isinstance(item, Lost)] == lost
         assert numbers(feed(one, m.column(9))) == [(7, 9)]
+
+
+def test_an_answer_with_more_than_is_missing_repeats_nothing() -> None:
+    one = session("depth.BTC")
+    feed(one, m.column(1, way="snapshot"))
+    steps = one.receive(m.column(5))
+    # It begins with what is known, and one frame covers two columns.
+    body = m.heatmap([1, 2, 3, 4, 5], since_ms=m.column_t_ms(1), numbers={3: 2})
+    items = fetched(steps, body)
+    assert [item.seq for item in items if isinstance(item, ColumnUpdate)] == [2, 4, 5]
+    assert [(item.first, item.last) for item in items if isinstance(item, Lost)] == [(3, 3)]
+
+
+def test_heals_that_have_failed_or_do_not_get_on_ask_no_more() -> None:
+    column = ColumnHeal("depth.BTC", "depth", Position(7, 1, m.column_t_ms(1)), 7, last=3, until_ms=0)
+    event = EventHeal("liquidations.BTC", 1, 3, 7)
+    for heal in (column, event):
+        assert heal.request() is not None
+        heal.fail("why")
+        assert heal.request() is None
+        assert [(item.first, item.last, item.reason) for item in heal.end() if isinstance(item, Lost)] == [(2, 3, "why")]
+    asked = []
+
+    def standing(request: Any) -> bytes:
+        asked.append(request)
+        assert len(asked) == 1, "the same page again"
+        return m.page([], 1, newest=1).replace(b'"has_more":false', b'"has_more":true')
+
+    assert [type(item) for item in drive(EventHeal("liquidations.BTC", 1, 3, 7), standing)] == [Lost]
 
 
 def test_a_window_that_begins_too_late_is_asked_for_again() -> None:
@@ -502,7 +531,9 @@ def test_refusals() -> None:
     assert isinstance(error, Refused) and error.errors == {"depth.XRP": "no_orderbook"} and "depth.XRP (no_orderbook)" in str(error)
     assert isinstance(only(one.receive(m.text(**ack, errors={"depth.XRP": "overloaded"})), Broken).error, Refused)
     assert isinstance(only(one.receive(m.text(type="error", id=None, error="rate_limited", detail="")), Broken).error, ApiError)
-    assert isinstance(only(one.receive(m.text(type="error", id=1, error="unauthorized", detail="")), Fatal).error, ApiError)
+    for code, status in (("unauthorized", 401), ("forbidden", 403)):
+        error = only(one.receive(m.text(type="error", id=1, error=code, detail="")), Fatal).error
+        assert isinstance(error, ApiError) and (error.status, error.code) == (status, code)
     assert isinstance(
         only(one.receive(m.text(type="error", id=1, error="invalid_parameter", detail="")), Fatal).error, ContractError
     )
