@@ -311,9 +311,17 @@ class Answer:
         """Bytes that keeping this answer costs, about."""
         return self.template.size + sum(form.size for form in self.forms.values() if form is not None) + 2048
 
-    def encode(self, coding: str) -> None:
-        """Make the body in a coding, if that is worth it."""
-        self.forms[coding] = coded(coding, self.template.parts)
+    def encoded(self, coding: str) -> Coded | None:
+        """The body in a coding, None where that is not worth it; to be put into `forms`. In any thread."""
+        return coded(coding, self.template.parts)
+
+    def _known(self, if_none_match: bytes, own: bytes) -> bytes | None:
+        """The tag by which a client knows this body: that of the coding it gets, or else of another one."""
+        assert self.tag is not None
+        for tag in (own, *(tag_in(self.tag, one) for one in TAG_CODINGS)):
+            if etag_matches(if_none_match, tag):
+                return tag
+        return None
 
     def respond(self, received_ms: int, now_ms: int, if_none_match: bytes | None, coding: str | None = None) -> Response:
         """The response of this moment; in `coding` if that form is there."""
@@ -328,7 +336,8 @@ class Answer:
             headers.append((b"x-server-send-ts-ms", b"%d" % now_ms))
         if self.tag is not None:
             headers.append((b"etag", self.tag if form is None else tag_in(self.tag, coding)))
-            if if_none_match is not None and any(etag_matches(if_none_match, tag_in(self.tag, one)) for one in TAG_CODINGS):
+            if if_none_match is not None and (known := self._known(if_none_match, headers[-1][1])) is not None:
+                headers[-1] = (b"etag", known)  # a store has to find the response that is still good by it
                 return Response(304, headers, [])
         chunks = self.template.fill(moment)
         if form is not None:

@@ -162,6 +162,11 @@ class Cache:
         self._shrink()
         return entry
 
+    def holds(self, key: Key, answer: Answer) -> bool:
+        """Whether this very answer is kept under `key`."""
+        entry = self._entries.get(key)
+        return entry is not None and entry.answer is answer
+
     def grown(self, key: Key, answer: Answer) -> None:
         """An answer kept under `key` costs more than when it came: a form of it was made."""
         entry = self._entries.get(key)

@@ -23,10 +23,11 @@ class Encoder:
 
     async def prepare(self, key: Key, answer: Answer, coding: str) -> None:
         """Make the form of an answer, unless it is there or not worth it. `key`: under which the answer is kept."""
-        if coding in answer.forms:
+        # One that is not kept would be compressed for this response alone: that is a proxy's business.
+        if coding in answer.forms or not self._cache.holds(key, answer):
             return
         if answer.template.size <= AT_ONCE:
-            answer.encode(coding)
+            answer.forms[coding] = answer.encoded(coding)
         else:
             # The answer lives as long as its task: no other one can have its id meanwhile.
             pending = self._pending.get((id(answer), coding))
@@ -37,6 +38,6 @@ class Encoder:
 
     async def _encode(self, answer: Answer, coding: str) -> None:
         try:
-            await self._builder.run(lambda: answer.encode(coding))
+            answer.forms[coding] = await self._builder.run(lambda: answer.encoded(coding))
         finally:
             del self._pending[id(answer), coding]

@@ -44,6 +44,8 @@ _ZSTD_WINDOWS: Final = (17, 23)  # smallest: a whole block; largest: what RFC 96
 _RAW: Final = 0
 _RLE: Final = 1
 
+HEADER_MOST: Final = 512
+
 Parts = Sequence[bytes]
 
 
@@ -207,7 +209,8 @@ def _blocks(segment: bytes) -> bytes:
 
 
 class Accepted:
-    """Which of our codings a client takes, by its `Accept-Encoding`; remembers the headers that it has seen."""
+    """Which of our codings a client takes, by its `Accept-Encoding`; remembers the headers that it has seen. One that is longer
+    than any client's is not read: thousands of names would cost each response milliseconds."""
 
     def __init__(self, remembered: int = 256) -> None:
         self._remembered = remembered
@@ -215,6 +218,8 @@ class Accepted:
 
     def best(self, header: bytes) -> str | None:
         """The coding to use, None for the plain body."""
+        if len(header) > HEADER_MOST:
+            return None
         if header in self._known:
             return self._known[header]
         if len(self._known) >= self._remembered:

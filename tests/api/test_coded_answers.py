@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import pytest
 
 from api.encodings import CODINGS
@@ -72,7 +73,8 @@ def test_a_strong_tag_names_its_coding(world: World, coding: str) -> None:
     plain, found = (get(app, "/heatmap?format=bin", headers=headers) for headers in ({}, {"Accept-Encoding": coding}))
     assert plain.headers["etag"].startswith('"') and found.headers["etag"] == f'{plain.headers["etag"][:-1]}-{coding}"'
     for tag in (plain.headers["etag"], found.headers["etag"]):
-        assert get(app, "/heatmap?format=bin", headers={"Accept-Encoding": coding, "If-None-Match": tag}).status == 304
+        again = get(app, "/heatmap?format=bin", headers={"Accept-Encoding": coding, "If-None-Match": tag})
+        assert (again.status, again.headers["etag"]) == (304, tag)  # a store finds by it what it has
 
 
 def test_a_form_is_made_once_for_all_who_ask_at_the_same_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,3 +112,26 @@ def test_forms_count_for_the_bound_of_the_cache(world: World) -> None:
     assert app.context.cache.size - before == pytest.approx(len(reply.body), abs=200)
     app.context.cache.clear()
     assert app.context.cache.size == 0
+
+
+def test_an_answer_that_is_not_kept_is_not_compressed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be done anew for each response."""
+    import api.bodies
+
+    monkeypatch.setattr(api.bodies, "coded", lambda *_: pytest.fail("compressed for one response"))
+    filled(world)
+    limits = msgspec.structs.replace(world.settings.api, cache_body_bytes=1 << 10)
+    world.settings = msgspec.structs.replace(world.settings, api=limits)
+    app = world.app()
+    for _ in range(2):
+        reply = get(app, "/orderbook_heatmap_history", headers={"Accept-Encoding": "gzip"})
+        assert reply.status == 200 and "content-encoding" not in reply.headers
+
+
+def test_a_kept_answer_is_given_plain_while_memory_is_short(world: World) -> None:
+    filled(world)
+    app = world.app()
+    plain = get(app, "/liq_heatmap_v2")
+    app.context.lifetime.short_of_memory = True
+    reply = get(app, "/liq_heatmap_v2", headers={"Accept-Encoding": "gzip"})
+    assert (reply.status, reply.body) == (200, plain.body) and "content-encoding" not in reply.headers

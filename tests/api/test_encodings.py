@@ -119,6 +119,12 @@ def test_what_a_client_takes(header: str, wanted: str | None) -> None:
         accepted.best(b"%d" % random.getrandbits(60))
 
 
+def test_a_header_of_thousands_of_names_is_not_read() -> None:
+    accepted = Accepted()
+    assert accepted.best(b"gzip, " + b"x, " * 2000) is None
+    assert not accepted._known
+
+
 @given(st.binary(max_size=80))
 def test_no_header_fails(header: bytes) -> None:
     assert best_of(header) in (None, *CODINGS)
