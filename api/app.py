@@ -104,7 +104,8 @@ class Service:
         elif kind == "lifespan":
             await self._lifespan(receive, send)
         elif scope["path"] in SOCKET_PATHS:
-            await websocket.serve(self.hub, self._access, self._reply, scope, receive, send)
+            overload = self._overload(target_of(scope))
+            await websocket.serve(self.hub, self._access, self._reply, overload, scope, receive, send)
         else:
             await receive()
             admission = self._access.admit(target_of(scope), scope["headers"], peer_of(scope))
@@ -188,7 +189,7 @@ class Service:
                 tag = value
             elif name == b"accept-encoding":
                 coding = self._accepted.best(value)
-        if coding is not None and coding not in answer.forms:
+        if coding is not None and coding not in answer.forms and not self.context.lifetime.short_of_memory:
             return None  # made on the long way, once
         made = answer.respond(now_ms, now_ms, tag, coding)
         if self._access.keys is not None:

@@ -52,6 +52,9 @@ NS_PER_MS: Final = 1_000_000
 Position = tuple[int, int]
 """(epoch, number) of the last message that a client has."""
 
+VOID: Final[Position] = (0, 0)
+"""A position in no life of a channel: epochs begin at 1."""
+
 
 class Step(NamedTuple):
     """What a client gets next. `reset`: it stands in another life of the channel; `gap`: (after, to, reason) of numbers that it
@@ -133,14 +136,18 @@ class ColumnChannel(Channel):
     def _newer(self, reader: FrameReader, head: int) -> list[Message]:
         """Messages of frames behind the newest one that is known; only the newest where the file is another one."""
         known = self._log[-1] if self._log else None
-        first = head - 1
+        first, unfollowed = head - 1, False
         if known is not None and reader.uuid == self._file[0] and known.seq < head:
             first = max(known.seq + 1, head - KEPT_COLUMNS)
+            unfollowed = not self.subscribers and head - first > CHUNK
+            first = head - 1 if unfollowed else first  # who comes now with a position has the rest read piece by piece
         messages: list[Message] = []
         for number in range(max(0, first), head):
             made = self._read(reader, number, messages[-1] if messages else known)
             if made is not None and (known is None or made.identity != known.identity):
                 messages.append(made)
+        if unfollowed and messages:
+            self._log.clear()
         return messages
 
     def _read(self, reader: FrameReader, number: int, before: Message | None) -> Message | None:
@@ -236,7 +243,7 @@ class EventChannel(Channel):
         self._live = live
         self._stamp: Hashable = None
         self._kept: Kept | None = None
-        self._made: dict[tuple[int, int, int], Message] = {}
+        self._made: dict[tuple[int, int, int, bool], Message] = {}
 
     @property
     def head(self) -> Position | None:
@@ -247,8 +254,8 @@ class EventChannel(Channel):
         stamp = self._stamp_of()
         if stamp == self._stamp:
             return False
-        before, self._stamp = self.head, stamp
-        self._kept = self._rows.all()
+        before, self._kept = self.head, self._rows.all()
+        self._stamp = stamp  # not before it was read: what fails is tried again
         self._made.clear()
         return self.head != before
 
@@ -270,13 +277,21 @@ class EventChannel(Channel):
             return Step(self._from(kept, oldest - 1), snapshot=False, gap=(seq, oldest - 1, "lost"))
         return Step(self._from(kept, seq), snapshot=False)
 
+    async def resume(self, position: Position) -> Position | None:
+        """Where more is missing than may follow, or than there is, the place is void: it becomes a reset."""
+        kept, head = self._kept, self.head
+        if kept is None or head is None or head[0] != position[0]:
+            return position
+        gone = int(kept.numbers[0]) > position[1] + 1
+        return VOID if gone or int(np.count_nonzero(kept.numbers > min(position[1], head[1]))) > KEPT_EVENTS else position
+
     def _newest(self, kept: Kept, count: int) -> Message:
         at = max(0, len(kept.numbers) - count)
         return self._from(kept, int(kept.numbers[at]) - 1)
 
     def _from(self, kept: Kept, after: int) -> Message:
         last = int(kept.numbers[-1])
-        key = (kept.epoch, after, last)
+        key = (kept.epoch, after, last, live := self._live())
         message = self._made.get(key)
         if message is None:
             if len(self._made) >= EVENT_FORMS:
@@ -284,7 +299,7 @@ class EventChannel(Channel):
             found = page(kept, Filter(), KEPT_EVENTS, after=after)
             recv_ms = int(kept.records["recv_ts_ns"][-1]) // NS_PER_MS
             message = self._made[key] = Message(
-                self.name, (kept.epoch, last), after, ts_ms=recv_ms, stale_after_ms=NEVER_MS if self._live() else 0,
+                self.name, (kept.epoch, last), after, ts_ms=recv_ms, stale_after_ms=NEVER_MS if live else 0,
                 delta=lambda: _event_json(found),
             )  # fmt: skip
         return message
@@ -331,8 +346,8 @@ class StateChannel(Channel):
         stamp = self._stamp_of()
         if stamp == self._stamp:
             return False
-        self._stamp = stamp
         version = self._read()
+        self._stamp = stamp  # not before it was read: what fails is tried again
         if version is None or version.identity == self.head:
             return False
         self._message, self._version = self._made(self._version, version), version
@@ -367,6 +382,7 @@ class StateChannel(Channel):
         return Step(message, snapshot=True, gap=(position[1], message.prev, "slow"), skipped=1)
 
     async def resume(self, position: Position) -> Position | None:
+        """Another version than the newest is told as a whole."""
         head = self.head
         older = head is not None and head[0] == position[0] and head != position
         return None if older else position

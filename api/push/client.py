@@ -8,6 +8,7 @@ All of this runs in the loop's thread, in callbacks: no task, and no wait, is a 
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -17,6 +18,8 @@ from api.push.messages import Frame
 from mpengine.keys import KeyRecord
 
 ROUND: Final = 64  # messages to one client before the others get their turn
+
+log = logging.getLogger("api.push")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,11 +139,11 @@ class Client:
                 self.owner.mark(self)
                 return
             one = next(iter(self._due))
-            step = one.channel.next(one.position, newest=self._waited and self._too_far(one))
-            if step is None:
+            made = self._made(one)
+            if made is None:
                 del self._due[one]
                 continue
-            self._send(one, step)
+            self._send(one, *made)
             sent += 1
         self._waited = bool(self._due)
 
@@ -194,23 +197,35 @@ class Client:
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
-    def _send(self, one: Subscription, step: Step) -> None:
+    def _made(self, one: Subscription) -> tuple[Step, Frame] | None:
+        """What comes next in a channel, ready to be sent; None where nothing does."""
+        try:
+            step = one.channel.next(one.position, newest=self._waited and self._too_far(one))
+            if step is None:
+                return None
+            message, now_ms, frame = step.message, self.owner.now_ms(), None
+            if one.binary:
+                gap = step.gap is not None
+                frame = message.binary(number=one.channel.number, snapshot=step.snapshot, gap=gap, now_ms=now_ms)
+            return step, frame or message.json(snapshot=step.snapshot, now_ms=now_ms)
+        except Exception:  # a message that cannot be made is the loss of its channel, not of all that the client follows
+            log.exception("%s: a message cannot be made", one.channel.name)
+            return None
+
+    def _send(self, one: Subscription, step: Step, frame: Frame) -> None:
         owner, channel, message = self.owner, one.channel, step.message
         now_ms = owner.now_ms()
         if step.reset:
+            one.position = None
             self._hand_over("reset", messages.reset(channel.name, message.identity, now_ms))
         if step.gap is not None:
             after, to, reason = step.gap
+            one.position = (message.epoch, to)
             self._hand_over("gap", messages.gap(channel.name, message.epoch, after, to, reason, now_ms))
         if left_out := step.skipped:
             self.conflated += left_out
             owner.conflated(left_out)
         one.position = message.identity
-        frame = None
-        if one.binary:
-            frame = message.binary(number=channel.number, snapshot=step.snapshot, gap=step.gap is not None, now_ms=now_ms)
-        if frame is None:
-            frame = message.json(snapshot=step.snapshot, now_ms=now_ms)
         self._hand_over("snapshot" if step.snapshot else "delta", frame)
 
     def _hand_over(self, kind: str, frame: Frame) -> None:

@@ -13,6 +13,7 @@ import os
 import random
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Final
 
 import orjson
@@ -27,6 +28,7 @@ from mpengine.keys import KeyRecord
 from shm.doorbell import RECHECK_S, Waiter
 
 PORTION: Final = 100  # clients flushed before the loop gets its turn: about 2 ms
+PORTION_NS: Final = 5_000_000
 BEAT_S: Final = 5.0
 BEAT_TURNS: Final = 20  # in as many portions within this time, so that beats to thousands do not come at once
 SWEEP_S: Final = 1.0
@@ -35,6 +37,7 @@ SLOW: Final = 1013
 RESTART: Final = 1012
 POLICY: Final = 1008
 DOORBELLS_VARIABLE: Final = "MPENGINE_DOORBELLS"
+BELL: Final = "anon_inode:[eventfd]"
 
 log = logging.getLogger("api.push")
 
@@ -52,6 +55,7 @@ class Hub:
         self._beats: deque[tuple[float, Client]] = deque()  # when each client gets its next one
         self._marked: dict[Client, None] = {}
         self._draining = False
+        self._leaving = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiter: Waiter | None = None
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -79,8 +83,14 @@ class Hub:
 
     def say_bye(self) -> None:
         """The worker is about to stop: everybody is told to come back, not all at the same moment."""
+        if self._leaving:  # each connection of the worker asks for it
+            return
+        self._leaving = True
         for client in list(self._clients):
-            client.close("restart", RESTART, reconnect_in_ms=random.randint(*RECONNECT_MS))
+            self._say_bye_to(client)
+
+    def _say_bye_to(self, client: Client) -> None:
+        client.close("restart", RESTART, reconnect_in_ms=random.randint(*RECONNECT_MS))
 
     # --- clients ------------------------------------------------------------------------------------------------------
 
@@ -91,6 +101,8 @@ class Hub:
         self._clients[client] = None
         self._beats.append((client.loop.time() + BEAT_S, client))
         self.counts.begin(connection.transport)
+        if self._leaving:  # asked for on a connection that was open already: who stays would hold up the end
+            self._say_bye_to(client)
         return client
 
     def end(self, client: Client) -> None:
@@ -103,7 +115,10 @@ class Hub:
     async def resumed(self, channel: Channel, position: Position | None) -> Position | None:
         """Where a client that stands at `position` goes on, None: at a snapshot. The channel is up to date then."""
         self.refresh((channel,))
-        return None if position is None else await channel.resume(position)
+        await asyncio.sleep(0)  # a thousand channels nobody has looked at for long are no reason to let the others wait
+        if position is None or min(position) < 0:
+            return None  # no number is below 0: as malformed as any other text
+        return await channel.resume(position)
 
     def reason_against(self, name: str) -> str:
         """Code for a channel that there is not."""
@@ -158,7 +173,10 @@ class Hub:
 
     def _drain(self) -> None:
         """Flush a portion of the marked clients, then let the loop do something else."""
+        until_ns = self.context.clock.monotonic_ns() + PORTION_NS
         for _ in range(min(PORTION, len(self._marked))):
+            if self.context.clock.monotonic_ns() >= until_ns:
+                break  # clients with much behind them: whatever their number, requests wait no longer than this
             client = next(iter(self._marked))
             del self._marked[client]
             try:
@@ -177,11 +195,13 @@ class Hub:
         venues = {} if document is None else document.content.venues
         ages = {name: _age_s(one.last_ms, now_ms) for name, one in venues.items()}
         exchanges, now = orjson.dumps(ages), asyncio.get_running_loop().time()
-        while self._beats and self._beats[0][0] <= now:
+        turns = -(-len(self._clients) // BEAT_TURNS)  # who came in the same moment is told in the same turn only once
+        while turns and self._beats and self._beats[0][0] <= now:
             _, client = self._beats.popleft()
             if client in self._clients:
-                client.beat(now_ms, exchanges)
                 self._beats.append((now + BEAT_S, client))
+                client.beat(now_ms, exchanges)
+                turns -= 1
 
     def _sweep(self) -> None:
         keys = self.context.access.keys
@@ -210,14 +230,16 @@ def _age_s(time_ms: int | None, now_ms: int) -> float | None:
 
 
 def doorbells(text: str) -> list[int]:
-    """Descriptors in the supervisor's list `BTC=7,ETH=8` that are open here; the others are left out."""
+    """Descriptors in the supervisor's list `BTC=7,ETH=8` that are bells here; the others are left out: where they were not handed
+    down, their numbers are those of any other file, and some of these cannot even be waited for."""
     found = []
     for part in text.split(","):
         _, _, number = part.partition("=")
         if number.isdigit():
             try:
-                os.fstat(int(number))
+                kind = str(Path(f"/proc/self/fd/{number}").readlink())
             except OSError:
                 continue
-            found.append(int(number))
+            if kind == BELL:
+                found.append(int(number))
     return found

@@ -79,6 +79,10 @@ class PushSocket(WebSocketsSansIOProtocol):
             extensions = cast("dict[str, Any]", self.scope["extensions"])
             extensions[EXTENSION] = self
 
+    async def receive(self) -> Any:
+        await self.writable.wait()  # who does not read the answers gets no more of them, whatever it asks
+        return await super().receive()
+
     async def send(self, message: Any) -> None:
         await super().send(message)
         if message["type"] == "websocket.http.response.body":

@@ -10,8 +10,9 @@ from typing import Final, NamedTuple
 
 from api import params
 from api.access import Access, Admission
+from api.bodies import JOIN_BELOW
 from api.errors import ApiError, invalid
-from api.protocol import CONNECTION, BoundedProtocol
+from api.protocol import CLOSE, CONNECTION, BoundedProtocol
 from api.push.channels import Position
 from api.push.client import Client
 from api.push.hub import Hub
@@ -46,11 +47,14 @@ class StreamConnection:
 
     def send(self, kind: str, frame: Frame, client: Client) -> int:
         number = b"id: %s\n" % places_of(client) if kind in NUMBERED else b""
-        event = b"event: %s\n%sdata: %s\n\n" % (kind.encode("ascii"), number, frame.payload)
-        chunk = b"%x\r\n%s\r\n" % (len(event), event)
+        head = b"event: %s\n%sdata: " % (kind.encode("ascii"), number)
+        pieces = [b"%x\r\n%s" % (len(head) + len(frame.payload) + 2, head), frame.payload, b"\n\n\r\n"]
         if not self._over.is_set():
-            self._protocol.transport.write(chunk)
-        return len(chunk)
+            if len(frame.payload) < JOIN_BELOW:
+                self._protocol.transport.write(b"".join(pieces))
+            else:
+                self._protocol.transport.writelines(pieces)  # what waits for thousands of readers is held once
+        return sum(map(len, pieces))
 
     def end(self, code: int) -> None:
         self._over.set()
@@ -106,7 +110,8 @@ async def serve(hub: Hub, access: Access, reply: Reply, admission: Admission, sc
         await reply.error(send, error, admission.headers)
         return
     try:
-        headers = [*HEADERS, *admission.headers, *reply.headers()]
+        # A connection that has been a stream ends with it: the time-out of its end would meet the next answer.
+        headers = [*HEADERS, CLOSE, *admission.headers, *reply.headers()]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": FIRST_LINE, "more_body": True})
         reply.begun(socket=False)

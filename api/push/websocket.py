@@ -54,13 +54,15 @@ class SocketConnection:
         self._socket.abort()
 
 
-async def serve(hub: Hub, access: Access, reply: Reply, scope: Scope, receive: Receive, send: Send) -> None:
-    """One connection from its handshake to its end."""
+async def serve(
+    hub: Hub, access: Access, reply: Reply, overload: ApiError | None, scope: Scope, receive: Receive, send: Send
+) -> None:
+    """One connection from its handshake to its end. `overload`: why there may be no more of them now."""
     await receive()
     admission = access.admit_socket(scope["headers"], peer_of(scope))
     try:
-        if admission.error is not None:
-            raise admission.error
+        if (error := admission.error or overload) is not None:
+            raise error
         counted = entered(access, admission, scope)
     except ApiError as error:
         await reply.error(send, error, admission.headers, socket=True)
@@ -122,6 +124,9 @@ class _Session:
             raw = orjson.loads(text)
             command = msgspec.convert(raw, _OPERATIONS[raw["op"]])
         except (orjson.JSONDecodeError, msgspec.ValidationError, LookupError, TypeError):
+            if self._locked:
+                self._client.close("unauthorized", POLICY)
+                return
             number = raw.get("id") if isinstance(raw, dict) else None
             self._mistake(number if type(number) is int else None, "invalid_parameter", "Not a command of this interface")
             return

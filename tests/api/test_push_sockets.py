@@ -21,6 +21,7 @@ from websockets.frames import Frame, Opcode
 
 from api.app import Service
 from api.protocol import BoundedProtocol, Limits
+from api.push import websocket
 from api.push.socket import PushSocket
 from mpengine.config import Settings
 from mpengine.contract.push import Ack, Bye, DataMessage, ErrorMessage
@@ -605,7 +606,7 @@ def test_a_key_that_is_revoked_ends_its_connections(world: World, transport: str
     run(with_api(world, keys=True), test)
 
 
-@pytest.mark.parametrize("first", [{"op": "ping", "id": 1}, {"op": "auth", "id": 1, "key": "nobody.x"}])
+@pytest.mark.parametrize("first", [{"op": "ping", "id": 1}, {"op": "auth", "id": 1, "key": "nobody.x"}, {"op": "x"}, {}])
 def test_without_a_good_key_nothing_is_told(world: World, first: dict[str, Any]) -> None:
     fill(world)
 
@@ -622,6 +623,90 @@ def test_without_a_good_key_nothing_is_told(world: World, first: dict[str, Any])
         assert refused.value.response.status_code == 401
 
     run(with_api(world, keys=True), test)
+
+
+def test_a_stream_that_ends_takes_its_connection_along(world: World) -> None:
+    """What bounds its end would else meet the next answer on the same connection."""
+    fill(world)
+
+    async def test(rig: Rig) -> None:
+        async with rig.stream("/stream?channels=oi.BTC") as one:
+            assert one.headers["connection"] == "close"
+            await one.block()
+            assert (await one.message())["type"] == "snapshot"
+            (client,) = rig.app.hub._clients
+            client.close("unauthorized", 1008)
+            assert (await one.message())["type"] == "bye"
+            assert await asyncio.wait_for(one.reader.read(), WITHIN_S) == b"0\r\n\r\n"
+
+    run(world, test)
+
+
+def test_a_stream_asked_for_while_the_worker_stops_ends_at_once(world: World) -> None:
+    fill(world)
+
+    async def test(rig: Rig) -> None:
+        rig.app.drain()
+        async with rig.stream("/stream?channels=oi.BTC") as one:
+            await one.block()
+            assert msgspec.convert(await one.message(), Bye).reason == "restart"
+            assert await asyncio.wait_for(one.reader.read(), WITHIN_S) == b"0\r\n\r\n"
+
+    run(world, test)
+
+
+def test_no_socket_while_memory_is_short(world: World) -> None:
+    async def test(rig: Rig) -> None:
+        rig.app.context.lifetime.short_of_memory = True
+        with pytest.raises(InvalidStatus) as refused:
+            async with rig.socket():
+                pass
+        assert refused.value.response.status_code == 503
+        assert json.loads(refused.value.response.body or b"")["error"] == "overloaded"
+        assert int(refused.value.response.headers["retry-after"]) > 0
+
+    run(world, test)
+
+
+def test_a_position_below_any_is_no_position(world: World) -> None:
+    world.add_depth(column(0))
+
+    async def test(rig: Rig) -> None:
+        async with rig.socket() as one:
+            await say(one, op="subscribe", id=1, channels=["depth.BTC"], **{"from": {"depth.BTC": [1, -5]}})
+            assert [(await told(one))["type"] for _ in range(2)] == ["ack", "snapshot"]
+
+    run(world, test)
+
+
+def test_who_does_not_read_the_answers_is_not_asked_for_more(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands that are there already are left alone while the connection is full: their answers would pile up."""
+    taken = 0
+    real = websocket._Session._take
+
+    async def take(session: Any, event: Any) -> None:
+        nonlocal taken
+        taken += 1
+        await real(session, event)
+        if taken == 1:
+            session._client.connection._socket.pause_writing()
+
+    monkeypatch.setattr(websocket._Session, "_take", take)
+
+    async def test(rig: Rig) -> None:
+        async with rig.socket() as one:
+            for number in range(5):
+                one.protocol.send_text(json.dumps({"op": "ping", "id": number}).encode())
+            one.transport.write(b"".join(one.protocol.data_to_send()))
+            await rig.until(lambda: taken)
+            for _ in range(200):
+                await asyncio.sleep(0)
+            assert taken == 1
+            (client,) = rig.app.hub._clients
+            client.connection._socket.resume_writing()  # type: ignore[attr-defined]
+            assert [(await told(one))["id"] for _ in range(5)] == list(range(5))
+
+    run(world, test)
 
 
 # many ------------------------------------------------------------------------------------------------------------------
