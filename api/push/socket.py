@@ -81,7 +81,10 @@ class PushSocket(WebSocketsSansIOProtocol):
 
     async def receive(self) -> Any:
         await self.writable.wait()  # who does not read the answers gets no more of them, whatever it asks
-        return await super().receive()
+        message = await super().receive()
+        if not self.writable.is_set() and not self.read_paused:
+            self.transport.pause_reading()  # it has filled up meanwhile, and uvicorn reads on
+        return message
 
     async def send(self, message: Any) -> None:
         await super().send(message)

@@ -133,10 +133,10 @@ async def _run(hub: Hub, wanted: Wanted, admission: Admission, protocol: Bounded
             client.subscribe(channel, await hub.resumed(channel, wanted.positions.get(name)), binary=False)
         await over.wait()
     finally:
+        hub.end(client)
         gone.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await gone
-        hub.end(client)
 
 
 async def _disconnected(receive: Receive, over: asyncio.Event) -> None:

@@ -709,6 +709,32 @@ def test_who_does_not_read_the_answers_is_not_asked_for_more(world: World, monke
     run(world, test)
 
 
+def test_nothing_more_is_read_once_the_connection_is_full(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It fills up between the coming of a command and its turn: what follows, pings too, stays with the system."""
+    real = PushSocket.send_receive_event_to_app
+
+    def full(connection: PushSocket) -> None:
+        real(connection)
+        connection.pause_writing()
+
+    monkeypatch.setattr(PushSocket, "send_receive_event_to_app", full)
+
+    async def test(rig: Rig) -> None:
+        async with rig.socket() as one:
+            await say(one, op="ping", id=1)
+            assert (await told(one))["id"] == 1
+            (client,) = rig.app.hub._clients
+            connection = client.connection._socket  # type: ignore[attr-defined]
+            assert not connection.transport.is_reading()
+            monkeypatch.undo()
+            connection.resume_writing()
+            assert connection.transport.is_reading()
+            await say(one, op="ping", id=2)
+            assert (await told(one))["id"] == 2
+
+    run(world, test)
+
+
 # many ------------------------------------------------------------------------------------------------------------------
 
 
