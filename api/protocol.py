@@ -217,6 +217,11 @@ class BoundedProtocol(HttpToolsProtocol):
         self._stop_watching()
         super().handle_websocket_upgrade()
 
+    def unchunked(self) -> None:
+        """The answer that is about to begin ends with the connection: HTTP/1.0 knows no chunks, and uvicorn would send them."""
+        assert self._running is not None
+        self._running.chunked_encoding = False
+
     def shutdown(self) -> None:
         """The worker is stopping: finish what is on its way, wait shortly for what a client may just be sending."""
         self._application.drain()

@@ -33,13 +33,14 @@ HEADERS: Final = [
 
 
 class StreamConnection:
-    """What a client writes to: chunks of the response that `serve` has begun. `over`: set when the response is to end."""
+    """What a client writes to: the body of the response that `serve` has begun. `over`: set when the response is to end."""
 
     transport = "sse"
 
-    def __init__(self, protocol: BoundedProtocol, over: asyncio.Event) -> None:
+    def __init__(self, protocol: BoundedProtocol, over: asyncio.Event, *, chunked: bool = True) -> None:
         self._protocol = protocol
         self._over = over
+        self._chunked = chunked
 
     @property
     def paused(self) -> bool:
@@ -47,14 +48,21 @@ class StreamConnection:
 
     def send(self, kind: str, frame: Frame, client: Client) -> int:
         number = b"id: %s\n" % places_of(client) if kind in NUMBERED else b""
-        head = b"event: %s\n%sdata: " % (kind.encode("ascii"), number)
-        pieces = [b"%x\r\n%s" % (len(head) + len(frame.payload) + 2, head), frame.payload, b"\n\n\r\n"]
+        head, tail = b"event: %s\n%sdata: " % (kind.encode("ascii"), number), b"\n\n"
+        size = len(head) + len(frame.payload) + len(tail)
+        if self._chunked:
+            head, tail = b"%x\r\n%s" % (size, head), tail + b"\r\n"
         if not self._over.is_set():
-            if len(frame.payload) < JOIN_BELOW:
-                self._protocol.transport.write(b"".join(pieces))
+            if size < JOIN_BELOW:
+                self._protocol.transport.write(b"".join((head, frame.payload, tail)))
             else:
-                self._protocol.transport.writelines(pieces)  # what waits for thousands of readers is held once
-        return sum(map(len, pieces))
+                self._protocol.transport.writelines((head, frame.payload, tail))  # what waits for thousands is held once
+        return len(head) + len(frame.payload) + len(tail)
+
+    def begin(self) -> None:
+        """The first line."""
+        size = b"%x\r\n" % len(FIRST_LINE)
+        self._protocol.transport.write(b"".join((size, FIRST_LINE, b"\r\n")) if self._chunked else FIRST_LINE)
 
     def end(self, code: int) -> None:
         self._over.set()
@@ -112,19 +120,25 @@ async def serve(hub: Hub, access: Access, reply: Reply, admission: Admission, sc
     try:
         # A connection that has been a stream ends with it: the time-out of its end would meet the next answer.
         headers = [*HEADERS, CLOSE, *admission.headers, *reply.headers()]
+        protocol: BoundedProtocol = scope["extensions"][CONNECTION]
+        if not (chunked := scope["http_version"] != "1.0"):
+            protocol.unchunked()
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": FIRST_LINE, "more_body": True})
         reply.begun(socket=False)
-        await _run(hub, wanted, admission, scope["extensions"][CONNECTION], receive)
+        await _run(hub, wanted, admission, protocol, receive, chunked=chunked)
         await send({"type": "http.response.body"})
     finally:
         access.leave(counted)
 
 
-async def _run(hub: Hub, wanted: Wanted, admission: Admission, protocol: BoundedProtocol, receive: Receive) -> None:
+async def _run(
+    hub: Hub, wanted: Wanted, admission: Admission, protocol: BoundedProtocol, receive: Receive, *, chunked: bool
+) -> None:
     over = asyncio.Event()
     bound(protocol.transport)
-    client = hub.begin(StreamConnection(protocol, over), admission.key)
+    connection = StreamConnection(protocol, over, chunked=chunked)
+    connection.begin()
+    client = hub.begin(connection, admission.key)
     protocol.on_writable = client.writable
     gone = asyncio.create_task(_disconnected(receive, over))
     try:

@@ -642,6 +642,25 @@ def test_a_stream_that_ends_takes_its_connection_along(world: World) -> None:
     run(world, test)
 
 
+def test_an_old_client_gets_a_stream_without_chunks(world: World) -> None:
+    """HTTP/1.0: the body is the events, up to the end of the connection."""
+    fill(world)
+
+    async def test(rig: Rig) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+        writer.write(b"GET /stream?channels=oi.BTC HTTP/1.0\r\nHost: t\r\n\r\n")
+        head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), WITHIN_S)).lower()
+        assert b"connection: close" in head and b"transfer-encoding" not in head and b"content-length" not in head
+        events = [await asyncio.wait_for(reader.readuntil(b"\n\n"), WITHIN_S) for _ in range(2)]
+        assert events[0] == b"retry: 2000\n\n" and events[1].startswith(b"event: snapshot\nid: oi.BTC:")
+        rig.app.drain()
+        rest = await asyncio.wait_for(reader.read(), WITHIN_S)
+        assert rest.startswith(b"event: bye\ndata: {") and rest.endswith(b"}\n\n")
+        writer.close()
+
+    run(world, test)
+
+
 def test_a_stream_asked_for_while_the_worker_stops_ends_at_once(world: World) -> None:
     fill(world)
 
