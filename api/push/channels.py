@@ -241,6 +241,7 @@ class EventChannel(Channel):
         self._rows = rows
         self._stamp_of = stamp
         self._live = live
+        self._is_live = False
         self._stamp: Hashable = None
         self._kept: Kept | None = None
         self._made: dict[tuple[int, int, int, bool], Message] = {}
@@ -251,6 +252,7 @@ class EventChannel(Channel):
         return None if kept is None or not len(kept.numbers) else (kept.epoch, int(kept.numbers[-1]))
 
     def refresh(self) -> bool:
+        self._is_live = self._live()  # once for everybody; moves without an event
         stamp = self._stamp_of()
         if stamp == self._stamp:
             return False
@@ -291,7 +293,7 @@ class EventChannel(Channel):
 
     def _from(self, kept: Kept, after: int) -> Message:
         last = int(kept.numbers[-1])
-        key = (kept.epoch, after, last, live := self._live())
+        key = (kept.epoch, after, last, self._is_live)
         message = self._made.get(key)
         if message is None:
             if len(self._made) >= EVENT_FORMS:
@@ -299,7 +301,7 @@ class EventChannel(Channel):
             found = page(kept, Filter(), KEPT_EVENTS, after=after)
             recv_ms = int(kept.records["recv_ts_ns"][-1]) // NS_PER_MS
             message = self._made[key] = Message(
-                self.name, (kept.epoch, last), after, ts_ms=recv_ms, stale_after_ms=NEVER_MS if live else 0,
+                self.name, (kept.epoch, last), after, ts_ms=recv_ms, stale_after_ms=NEVER_MS if self._is_live else 0,
                 delta=lambda: _event_json(found),
             )  # fmt: skip
         return message
