@@ -152,15 +152,14 @@ class ColumnChannel(Channel):
 
     def _read(self, reader: FrameReader, number: int, before: Message | None) -> Message | None:
         slot = reader.read(number)
-        return None if slot is None else self._message(slot, before)
+        return None if slot is None else self._message(slot, _begins_a_life(reader, slot, before))
 
-    def _message(self, slot: Slot, before: Message | None) -> Message | None:
+    def _message(self, slot: Slot, restarted: bool) -> Message | None:
         try:
             frame = decode(slot.payload)
         except ValueError:
             return None  # of a schema that this version does not know
         identity = (slot.epoch, slot.frame_no)
-        restarted = before is not None and before.epoch != slot.epoch
         names = [*flag_names(frame.coverage), *(["restart"] if restarted else [])]
         flags = ColumnFlag.RESTART if restarted else ColumnFlag(0)
         header, planes = column_of(frame, self._kind, identity, flags)
@@ -215,8 +214,23 @@ class ColumnChannel(Channel):
         """Messages of frames `start` .. `stop` - 1, as many as the log has room for."""
         reader, epoch = self._handle.reader, self._log[-1].epoch
         numbers = range(max(start, stop - KEPT_COLUMNS + len(self._log)), stop)
-        found = [] if reader is None else [self._read(reader, number, None) for number in numbers]
-        return [message for message in found if message is not None and message.epoch == epoch]
+        found: list[Message] = []
+        if reader is None:
+            return found
+        for number in numbers:
+            message = self._read(reader, number, found[-1] if found else None)
+            if message is not None and message.epoch == epoch:
+                found.append(message)
+        return found
+
+
+def _begins_a_life(reader: FrameReader, slot: Slot, before: Message | None) -> bool:
+    """Whether a frame is the first one of its epoch. `before`: the last one that is known before it, perhaps a long time ago."""
+    if before is None or before.seq != slot.frame_no - 1:
+        earlier = reader.read(slot.frame_no - 1)
+        if earlier is not None:
+            return earlier.epoch != slot.epoch
+    return before is not None and before.epoch != slot.epoch
 
 
 def column_of(frame: Frame, kind: ColumnKind, identity: Position, flags: ColumnFlag) -> tuple[ColumnHeader, tuple[Any, Any]]:

@@ -126,6 +126,21 @@ def test_what_nobody_followed_is_read_piece_by_piece(world: World, monkeypatch: 
     assert (follower.got, follower.missed) == ([(1, number) for number in range(1, 101)], [])
 
 
+@pytest.mark.parametrize("after", [1, 2, 40])
+@pytest.mark.parametrize("known", [False, True])
+def test_the_first_column_of_a_life_and_no_other_says_restart(world: World, after: int, known: bool) -> None:
+    """Whether this worker has seen the one before it, has not looked for long, or has only begun."""
+    world.add_depth(column(0))
+    channel = channels(world)["depth.BTC"]
+    if known:
+        channel.refresh()
+    world.reopen(world.settings.paths.depth("BTC"))
+    for number in range(1, after + 1):
+        world.add_depth(column(number))
+    (snapshot,) = Line(channel).take()
+    assert (snapshot["seq"], snapshot["data"]["flags"]) == (after, ["restart"] if after == 1 else [])
+
+
 @pytest.mark.parametrize(("name", "source"), [("oi.BTC", "_read"), ("liquidations.BTC", "_rows")])
 def test_a_source_that_could_not_be_read_once_is_read_again(
     world: World, monkeypatch: pytest.MonkeyPatch, name: str, source: str
