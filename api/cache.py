@@ -171,6 +171,8 @@ class Cache:
         """An answer kept under `key` costs more than when it came: a form of it was made."""
         entry = self._entries.get(key)
         if entry is not None and entry.answer is answer:
+            if answer.size > self._max_size:  # with its forms it would push out itself, and be made anew for each response
+                answer.forms.update(dict.fromkeys(answer.forms))
             self.size += answer.size - entry.size
             entry.size = answer.size
             self._shrink()

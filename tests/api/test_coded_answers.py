@@ -135,3 +135,20 @@ def test_a_kept_answer_is_given_plain_while_memory_is_short(world: World) -> Non
     app.context.lifetime.short_of_memory = True
     reply = get(app, "/liq_heatmap_v2", headers={"Accept-Encoding": "gzip"})
     assert (reply.status, reply.body) == (200, plain.body) and "content-encoding" not in reply.headers
+
+
+def test_a_form_that_does_not_fit_does_not_push_out_its_answer(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    import api.bodies
+
+    made: list[str] = []
+    real = api.bodies.coded
+    monkeypatch.setattr(api.bodies, "coded", lambda coding, parts: made.append(coding) or real(coding, parts))
+    filled(world)
+    roomy = world.app()
+    get(roomy, "/orderbook_heatmap_history")
+    limits = msgspec.structs.replace(world.settings.api, cache_bytes=roomy.context.cache.size + 100)
+    world.settings = msgspec.structs.replace(world.settings, api=limits)
+    app = world.app()
+    for _ in range(3):
+        assert get(app, "/orderbook_heatmap_history", headers={"Accept-Encoding": "gzip"}).status == 200
+    assert (made, app.context.cache.misses, len(app.context.cache)) == (["gzip"], 1, 1)
