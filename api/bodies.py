@@ -345,7 +345,5 @@ class Answer:
             chunks = form.chunks(chunks)
             headers.append((b"content-encoding", coding.encode("ascii")))
         length = sum(map(len, chunks))
-        if length < JOIN_BELOW:
-            chunks = [b"".join(chunks)]
         headers.append((b"content-length", b"%d" % length))
         return Response(200, headers, chunks)

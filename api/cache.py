@@ -34,13 +34,17 @@ Build = Callable[[], Answer]
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """One answer, kept under `key`; good while `current()` equals `stamp`. `size`: bytes that it costs."""
+    """One answer, kept under `key`; good while `current()` equals `stamp`. `size`: bytes that it costs.
+
+    `seen`: turn of the loop in which it was found to be good.
+    """
 
     key: Key
     answer: Answer
     stamp: Hashable
     current: Current
     size: int = 0
+    seen: int = -1
     spellings: deque[Spelling] = field(default_factory=deque)
 
     def valid(self) -> bool:
@@ -81,6 +85,8 @@ class Cache:
         self._entries: OrderedDict[Key, Entry] = OrderedDict()  # the longest unused first
         self._spellings: dict[Spelling, Entry] = {}
         self._pending: dict[Key, asyncio.Task[Entry]] = {}
+        self._turn = 0
+        self._turning = False
         self.size = 0
         self.hits = 0
         self.misses = 0
@@ -102,8 +108,13 @@ class Cache:
     def hit(self, spelling: Spelling) -> Answer | None:
         """The answer to a request spelled exactly like this, if it is known and valid."""
         entry = self._spellings.get(spelling)
-        if entry is None or entry.stamp != entry.current():
+        if entry is None:
             return None
+        # PERF: a busy worker answers dozens of requests in one turn of the loop; its sources are looked at once for all of them.
+        if entry.seen != self._turn:
+            if entry.stamp != entry.current():
+                return None
+            entry.seen = self._this_turn()
         self.hits += 1
         self._use(entry)
         return entry.answer
@@ -185,6 +196,20 @@ class Cache:
         self._use(entry)
         if self._entries.get(key) is entry and self._spellings.get(spelling) is not entry:
             self._spell(entry, spelling)
+
+    def _this_turn(self) -> int:
+        """Number of the loop's turn, which ends when everything that is ready now has been done. Without a loop none lasts."""
+        if not self._turning:
+            try:
+                asyncio.get_running_loop().call_soon(self._next_turn)
+            except RuntimeError:
+                return -1
+            self._turning = True
+        return self._turn
+
+    def _next_turn(self) -> None:
+        self._turn += 1
+        self._turning = False
 
     def _use(self, entry: Entry) -> None:
         if entry.key in self._entries:

@@ -380,3 +380,26 @@ def test_bodies_are_immutable(world: World) -> None:
     get(app, "/orderbook_heatmap_stats")
     get(app, "/orderbook_heatmap?range_pct=0.01")
     assert get(app, "/orderbook_heatmap").body == first
+
+
+def test_within_one_turn_of_the_loop_sources_are_looked_at_once() -> None:
+    """And in the next turn again: what has changed meanwhile is seen then."""
+    version, looks = 1, 0
+
+    def current() -> int:
+        nonlocal looks
+        looks += 1
+        return version
+
+    async def scenario() -> None:
+        nonlocal version, looks
+        cache = Cache(entries=5, size=1 << 20, body=1 << 20)
+        made = await cache.obtain(("k",), current, lambda: answer(b"{}"), b"/k")
+        looks = 0
+        assert all(cache.hit(b"/k") is made for _ in range(50))
+        assert looks == 1
+        version = 2
+        await asyncio.sleep(0)
+        assert cache.hit(b"/k") is None
+
+    asyncio.run(scenario())
