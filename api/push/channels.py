@@ -148,7 +148,14 @@ class ColumnChannel(Channel):
                 messages.append(made)
         if unfollowed and messages:
             self._log.clear()
-        return messages
+        return messages if messages or known is not None else self._newest_readable(reader, head - 1)
+
+    def _newest_readable(self, reader: FrameReader, stop: int) -> list[Message]:
+        """Where the newest frame cannot be read, there may still be one before it: whoever comes now gets that."""
+        for number in range(stop - 1, max(-1, stop - 1 - CHUNK), -1):
+            if (message := self._read(reader, number, None)) is not None:
+                return [message]
+        return []
 
     def _read(self, reader: FrameReader, number: int, before: Message | None) -> Message | None:
         slot = reader.read(number)

@@ -453,6 +453,15 @@ def test_whatever_happens_each_number_comes_once_or_is_named_in_a_gap(
         world.close()
 
 
+def test_an_unreadable_newest_frame_does_not_hide_the_one_before_it_from_a_new_worker(world: World) -> None:
+    world.add_depth(column(0))
+    world.add_depth(column(1))
+    world.depth().publish(b"\xff" * 200, ts_ns=0, kind=1)
+    for position in (None, (1, 0)):
+        line = Line(channels(world)["depth.BTC"], position)
+        assert [message["seq"] for message in line.take()] == [1]
+
+
 def _run_actions(world: World, actions: list[str], queue: int) -> None:
     budget = replace(PLENTY, queue=queue * 2500)
     number = 0
