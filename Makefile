@@ -5,7 +5,7 @@ JOBS ?= 2
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test style types stress bench coverage pins golden clean
+.PHONY: demo test style types web stress bench coverage pins golden clean
 
 demo: $(READY)  ## the whole tree on the built-in exchange; Ctrl-C ends it
 	@exec $(BIN)/mpengine demo
@@ -22,6 +22,11 @@ style: $(READY)  ## lint, format, complexity, dead code
 types: $(READY)  ## mypy, strict
 	$(BIN)/mypy
 
+web:  ## type check and bundle of the dashboard (api/web/src), for who changes it; needs Node 20 and npm
+	@test -d node_modules || npm ci --silent
+	npm run -s check
+	npm run -s build
+
 stress: $(READY)  ## races, kills and soaks in their long forms
 	$(BIN)/python -m pytest -q -m stress
 
@@ -35,17 +40,17 @@ coverage: $(READY)  ## line and branch coverage of the test run
 
 pins: $(READY)  ## what is installed beyond the pins (should print nothing)
 	@$(BIN)/python -m pip freeze --all --exclude-editable | grep -v '^pip==' | sort -f > .venv/installed
-	@grep -hE '^[A-Za-z].*==' requirements.txt requirements-dev.txt | sort -f | diff - .venv/installed || true
+	@grep -hE '^[A-Za-z].*==' requirements.txt requirements-extras.txt requirements-dev.txt | sort -f | diff - .venv/installed || true
 
 golden: $(READY)  ## write golden bodies, examples of /openapi.json and TypeScript types anew; review the diff
 	$(BIN)/python -m tests.api.golden
 	$(BIN)/python -m mpengine.contract.typescript > api/web/types/contract.d.ts
 
 clean:
-	rm -rf .venv .demo build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .demo build node_modules *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # Rebuilt when a pin changes; the project itself is installed in place, without dependencies of its own choosing.
-$(READY): requirements.txt requirements-dev.txt pyproject.toml
+$(READY): requirements.txt requirements-extras.txt requirements-dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("mpengine needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt

@@ -11,6 +11,11 @@ STRESS_TIMEOUT_S = 3600
 REQUIRE = os.environ.get("MPENGINE_REQUIRE") == "1"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--chromium", default=None, help="path of Chromium for the tests of the dashboard")
+    parser.addoption("--update-screenshots", action="store_true", help="write the expected screenshots of the dashboard anew")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Long forms run only where they are asked for (`make stress`: -m stress), and have the time that they need."""
     for item in items:
