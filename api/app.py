@@ -45,6 +45,7 @@ from api.push.reply import SOCKET_PATHS, STREAM_PATHS, Reply, peer_of
 from api.resources.data import target_of
 from api.settings import read_settings, settings_path
 from api.sources import Sources
+from api.web_files import WebFiles
 from mpengine.config import Settings
 from mpengine.heatmap import Mix
 from shm.board_words import Word
@@ -286,6 +287,7 @@ def create_app(settings: Settings, sources: Sources | None = None, clock: Clock 
     mix = Mix(settings.engine.tape_weight, settings.engine.projection_weight)
     cache = Cache(entries=api.cache_entries, size=api.cache_bytes, body=api.cache_body_bytes)
     builder = Builder(sources.borrowed)
+    version = metadata.version("mpengine")
     interest = {name: OpenInterest(files) for name, files in sources.symbols.items()}
     return Service(
         Context(
@@ -304,9 +306,10 @@ def create_app(settings: Settings, sources: Sources | None = None, clock: Clock 
             encoder=Encoder(cache, builder),
             clock=clock,
             lifetime=Lifetime(clock.wall_ns()),
-            build=metadata.version("mpengine"),
+            build=version,
             access=Access(settings, rules_of(ENDPOINTS), clock.wall_ms, clock.monotonic_ns),
             meter=Meter(((one.paths, one.cost.name.lower()) for one in ENDPOINTS), clock.monotonic_ns),
+            web=WebFiles({"symbols": [*settings.symbols], "version": version, "keys": settings.api.keys}),
         )
     )
 

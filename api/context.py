@@ -18,6 +18,7 @@ from api.maps import MapFrames
 from api.metrics import Meter
 from api.oi import OpenInterest
 from api.sources import Sources
+from api.web_files import WebFiles
 from mpengine.config import Settings
 from mpengine.heatmap import Mix
 
@@ -34,7 +35,7 @@ class Lifetime:
 @dataclass(frozen=True, slots=True)
 class Context:
     """Settings, files, what is kept decoded by symbol, feeds, cache, builder, clock, lifetime, version,
-    access rules and counts of one worker."""
+    access rules, counts and pages of one worker."""
 
     settings: Settings
     sources: Sources
@@ -54,3 +55,4 @@ class Context:
     build: str
     access: Access
     meter: Meter
+    web: WebFiles

@@ -19,6 +19,8 @@ from api.resources.health import HealthResource, LiveResource, ReadyResource
 from api.resources.metrics import MetricsResource
 from api.resources.push import Socket, Stream
 from api.resources.service import TimeResource
+from api.resources.web import WebResource
+from api.web_files import SERVED, Served
 from mpengine import contract
 
 NOT_READY: Final = {503: ("not_ready",)}
@@ -43,11 +45,10 @@ def _openapi(context: Context, _health: Health) -> object:
     return description.openapi(lambda examples: document(ENDPOINTS, context.settings, examples, context.build))
 
 
-def _page(path: str, name: str, media: str, summary: str) -> Endpoint:
-    """A file of `api/web`."""
+def _file(served: Served) -> Endpoint:
     return Endpoint(
-        path, summary, lambda _context, _health: description.page(name, f"{media}; charset=utf-8"), media=(media,),
-        headers=("ETag", "Content-Security-Policy"),
+        served.path, served.summary, lambda context, _health: WebResource(context.web, served, context.encoder.accepted),
+        media=(served.media,), headers=("ETag", "Vary", "Content-Security-Policy"), open=served.open,
     )  # fmt: skip
 
 
@@ -109,9 +110,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     Endpoint("/ws", "Push channels over a WebSocket", lambda _context, _health: Socket(), ("/v4/ws",), media=(),
              codes={400: ("invalid_parameter",)}, cost=Cost.GRID),
     Endpoint("/openapi.json", "This interface in the words of OpenAPI 3.1", _openapi, open=True, headers=("ETag",)),
-    _page("/docs", "docs.html", "text/html", "A page over /openapi.json"),
-    _page("/docs/page.js", "docs.js", "text/javascript", "Script of the page"),
-    _page("/docs/page.css", "docs.css", "text/css", "Style of the page"),
+    *map(_file, SERVED),
 )  # fmt: skip
 
 
