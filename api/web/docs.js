@@ -29,7 +29,7 @@ function table(heads, rows) {
 }
 
 /** @param {string} path */
-const anchor = (path) => path.replace(/\W+/g, "_").replace(/^_/, "");
+const anchor = (path) => path.replace(/\W+/g, "_").replace(/^_/, "") || "root";
 
 /** What `$ref` points at. @param {Json} root @param {Json} value @returns {Json} */
 function resolve(root, value) {

@@ -109,11 +109,14 @@ def test_keys_of_a_real_pool(world: World) -> None:
             "/%2e%2e/etc/passwd",
             "/metrics",
             "/admin",
-            f"/?key={key}",
+            f"/health?key={key}",
+            "/docs",
             f"{MAP}?api_key={key}",
         ):
             assert pool.ask(target)[0] == 401, target
         assert pool.ask("/livez")[0] == 200
+        for target in ("/", "/static/app.js"):  # the page asks for the key, so it opens without one
+            assert pool.ask(target)[0] == 200
         for _ in range(8):  # both workers, built and kept
             status, headers, _ = pool.ask(MAP, headers=bearer)
             assert status == 200 and headers["cache-control"].startswith("private") and headers["ratelimit"]

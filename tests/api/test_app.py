@@ -15,6 +15,7 @@ from api.bodies import Identity, NotFinite
 from api.endpoints import routes
 from api.resources import depth as depth_resource
 from api.settings import SETTINGS_VARIABLE
+from api.web_files import SERVED
 from mpengine.config import ConfigError, encode
 from shm.board_words import Word
 from tests.api.world import NOW_MS, Reply, World, ask, candle, get, map_frame, zone_row
@@ -41,7 +42,7 @@ ALIASES = {
 DATA = [path for path in ALIASES if path != "/health"]
 PLAIN = ["/health", "/livez", "/readyz", "/time"]
 PUSHED = {"/stream": "/v4/stream", "/ws": "/v4/ws"}
-DESCRIBED = ["/openapi.json", "/docs", "/docs/page.js", "/docs/page.css"]
+DESCRIBED = ["/openapi.json", *(one.path for one in SERVED)]
 
 
 @pytest.fixture
@@ -142,8 +143,9 @@ def test_options(app: Service) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["/", "/nope", "/../etc/passwd", "/orderbook_heatmap/extra", "/Health", "/HEALTH", "/score", "/health%00",
-     "/orderbook_heatmap;x=1", "/orderbook_heatmap%2F..", "/%ff", "/v1/orderbook_heatmap", "/docs/nope", "/redoc"],
+    ["/nope", "/../etc/passwd", "/orderbook_heatmap/extra", "/Health", "/HEALTH", "/score", "/health%00",
+     "/orderbook_heatmap;x=1", "/orderbook_heatmap%2F..", "/%ff", "/v1/orderbook_heatmap", "/docs/nope", "/redoc", "/static",
+     "/static/src/app.js"],
 )  # fmt: skip
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
 def test_unknown_paths(app: Service, path: str, method: str) -> None:
