@@ -14,7 +14,8 @@ from typing import Any, Final
 from api.errors import ApiError, invalid, too_large
 from api.heatmap_grid import DT_MS, MAX_CELLS, MAX_ROWS, MULTIPLES, Window, choose_dt
 from api.params import FORMAT, MIN_USD, PRICE_MAX, PRICE_MIN, Choice, Integer
-from shm.grid import bucket_of, price_of
+from api.views import snapped
+from shm.grid import price_of
 from shm.records import Venue
 
 MAPS: Final = ("liq", "tape", "projected")
@@ -168,7 +169,7 @@ def _window(price_min: float | None, price_max: float | None, k: int, step: floa
         raise invalid("price_min", "below price_max")
     of = k or 1
     wide = price_of(of, step)
-    window = Window(_snapped("price_min", price_min, wide), _snapped("price_max", price_max, wide), of)
+    window = Window(snapped("price_min", price_min, wide), snapped("price_max", price_max, wide), of)
     if k and _rows(window) > MAX_ROWS:
         raise too_large(f"price_min to price_max must be at most {MAX_ROWS} rows of k steps")
     return window
@@ -177,12 +178,3 @@ def _window(price_min: float | None, price_max: float | None, k: int, step: floa
 def _rows(window: Window) -> int:
     """Rows between two given prices; 0 where one is open."""
     return 0 if window.low is None or window.high is None else window.high - window.low + 1
-
-
-def _snapped(name: str, price: float | None, step: float) -> int | None:
-    if price is None:
-        return None
-    try:
-        return bucket_of(price, step)
-    except ValueError:
-        raise invalid(name, "a price of the grid") from None

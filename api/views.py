@@ -233,7 +233,7 @@ def window_of(base: float, range_pct: float | None, step: float | None, price_mi
     if price_min is not None and price_max is not None and price_min >= price_max:
         raise invalid("price_min", "below price_max")
     wide = price_of(k, base)
-    low, high = _snapped("price_min", price_min, wide), _snapped("price_max", price_max, wide)
+    low, high = snapped("price_min", price_min, wide), snapped("price_max", price_max, wide)
     if low is not None and high is not None and high - low + 1 > MAX_ROWS:
         raise too_large(f"price_min to price_max must be at most {MAX_ROWS} rows of the step")
     return Window(k, range_pct, low, high)
@@ -247,7 +247,8 @@ def _multiple(step: float, base: float) -> int:
     return k
 
 
-def _snapped(name: str, price: float | None, step: float) -> int | None:
+def snapped(name: str, price: float | None, step: float) -> int | None:
+    """Index of a given price on the grid of `step`. Raises ApiError where it is no price of a grid."""
     if price is None:
         return None
     try:

@@ -107,7 +107,7 @@ def serving(root: Path) -> Iterator[tuple[int, psutil.Process]]:
     settings.paths.settings.write_bytes(encode(settings))
     bell = doorbell.create()
     command = [sys.executable, "-m", "gunicorn", "-c", "python:api.gunicorn_conf", "api.app:get_app()"]
-    environment = {"MPENGINE_SETTINGS": str(settings.paths.settings), "MPENGINE_DOORBELLS": f"BTC={bell}"}
+    environment = {"MPENGINE_SETTINGS": str(settings.paths.settings), doorbell.VARIABLE: doorbell.listed({"BTC": bell})}
     try:
         with publishing(settings, bell):
             process = subprocess.Popen(command, env={**os.environ, **environment}, cwd=Path(__file__).parents[1], pass_fds=(bell,))

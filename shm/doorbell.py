@@ -9,16 +9,41 @@ from __future__ import annotations
 
 import os
 import select
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+VARIABLE: Final = "MPENGINE_DOORBELLS"
+"""In the environment of a process: the doorbells that were handed down to it, `BTC=7,ETH=8`."""
+_BELL: Final = "anon_inode:[eventfd]"
 RECHECK_S: Final = 0.25  # look at the heads at least this often, ring or no ring
 
 
 def create() -> int:
     """A new doorbell: fd of a non-blocking eventfd."""
     return os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+
+def listed(bells: Mapping[str, int]) -> str:
+    """What `VARIABLE` says of these descriptors."""
+    return ",".join(f"{symbol}={fd}" for symbol, fd in bells.items())
+
+
+def handed_down(text: str) -> dict[str, int]:
+    """Descriptors by symbol that are doorbells here. `text`: of `VARIABLE`. The others are left out: where they were not handed
+    down, their numbers are those of any other file, and some of these cannot even be waited for."""
+    found = {}
+    for part in text.split(","):
+        symbol, _, number = part.partition("=")
+        if number.isdigit():
+            try:
+                kind = str(Path(f"/proc/self/fd/{number}").readlink())
+            except OSError:
+                continue
+            if kind == _BELL:
+                found[symbol] = int(number)
+    return found
 
 
 def ring(fd: int) -> None:

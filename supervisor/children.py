@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from shm import doorbell
 from shm.board import SupervisorRow
 from shm.board_words import State, Word
 from shm.liveness import start_ticks
@@ -217,7 +218,7 @@ def _popen(spec: ProcessSpec, around: Surroundings, output: int) -> subprocess.P
     environment = dict(around.environment) | dict(spec.environment)
     environment["MPENGINE_PARENT"] = str(os.getpid())
     if bells:
-        environment["MPENGINE_DOORBELLS"] = ",".join(f"{symbol}={fd}" for symbol, fd in bells.items())
+        environment[doorbell.VARIABLE] = doorbell.listed(bells)
     python = interpreter()
     return subprocess.Popen(
         [python, "-I", "-S", str(LAUNCHER), str(os.getpid()), python, *spec.arguments],

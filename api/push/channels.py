@@ -70,8 +70,6 @@ class Step(NamedTuple):
 class Channel(ABC):
     """One channel of a worker. `number`: its place in the list of all channels, which binary messages carry."""
 
-    columns = False
-
     def __init__(self, name: str, number: int) -> None:
         self.name = name
         self.number = number
@@ -101,8 +99,6 @@ class Channel(ABC):
 
 class ColumnChannel(Channel):
     """Frames of a ring as columns."""
-
-    columns = True
 
     def __init__(self, name: str, number: int, handle: RingHandle[FrameReader], kind: ColumnKind, stale_after_ms: int) -> None:
         super().__init__(name, number)

@@ -13,7 +13,6 @@ import os
 import random
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Final
 
 import orjson
@@ -24,8 +23,9 @@ from api.health import Health
 from api.push.catalogue import KINDS, channels_of
 from api.push.channels import Channel, Position
 from api.push.client import Budget, Client, Connection
+from api.push.socket import POLICY
 from mpengine.keys import KeyRecord
-from shm.doorbell import RECHECK_S, Waiter
+from shm.doorbell import RECHECK_S, VARIABLE, Waiter, handed_down
 
 PORTION: Final = 100  # clients flushed before the loop gets its turn: about 2 ms
 PORTION_NS: Final = 5_000_000
@@ -35,9 +35,6 @@ SWEEP_S: Final = 1.0
 RECONNECT_MS: Final = (800, 5000)
 SLOW: Final = 1013
 RESTART: Final = 1012
-POLICY: Final = 1008
-DOORBELLS_VARIABLE: Final = "MPENGINE_DOORBELLS"
-BELL: Final = "anon_inode:[eventfd]"
 
 log = logging.getLogger("api.push")
 
@@ -65,7 +62,7 @@ class Hub:
     def start(self) -> None:
         """Begin to look, in the running loop."""
         self._loop = asyncio.get_running_loop()
-        self._waiter = Waiter(doorbells(os.environ.get(DOORBELLS_VARIABLE, "")))
+        self._waiter = Waiter(handed_down(os.environ.get(VARIABLE, "")).values())
         self._loop.add_reader(self._waiter.fileno(), self._rung)
         self._every("look", RECHECK_S, self.look)
         self._every("beat", BEAT_S / BEAT_TURNS, self._beat)
@@ -227,19 +224,3 @@ class Hub:
 
 def _age_s(time_ms: int | None, now_ms: int) -> float | None:
     return None if time_ms is None else round(max(0, now_ms - time_ms) / 1000, 1)
-
-
-def doorbells(text: str) -> list[int]:
-    """Descriptors in the supervisor's list `BTC=7,ETH=8` that are bells here; the others are left out: where they were not handed
-    down, their numbers are those of any other file, and some of these cannot even be waited for."""
-    found = []
-    for part in text.split(","):
-        _, _, number = part.partition("=")
-        if number.isdigit():
-            try:
-                kind = str(Path(f"/proc/self/fd/{number}").readlink())
-            except OSError:
-                continue
-            if kind == BELL:
-                found.append(int(number))
-    return found

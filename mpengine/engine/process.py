@@ -56,7 +56,6 @@ GIVE_UP_FILL: Final = 0.8
 GIVE_UP_NS: Final = 5_000_000_000
 EARLY_NS: Final = 250_000_000
 ALARMS: Final = frozenset(("WARNING", "CRITICAL"))
-DOORBELLS_VARIABLE: Final = "MPENGINE_DOORBELLS"
 
 _COUNTER_WORDS: Final = {
     "events": Word.EVENTS,
@@ -416,12 +415,6 @@ class EngineProcess:
         return self._applied + self._skipped
 
 
-def doorbell_of(symbol: str, text: str) -> int | None:
-    """The doorbell descriptor of `symbol` in the supervisor's list `BTC=7,ETH=8`; None where there is none."""
-    pairs = dict(pair.split("=", 1) for pair in text.split(",") if "=" in pair)
-    return int(pairs[symbol]) if pairs.get(symbol, "").isdigit() else None
-
-
 def main() -> int:
     """One engine until it is told to stop."""
     parser = argparse.ArgumentParser(prog="mpengine.engine.process")
@@ -442,7 +435,7 @@ def main() -> int:
         log_level=settings.log.level,
     )
     shell.install_signals()
-    bell = doorbell_of(options.symbol, os.environ.get(DOORBELLS_VARIABLE, ""))
+    bell = doorbell.handed_down(os.environ.get(doorbell.VARIABLE, "")).get(options.symbol)
     engine = EngineProcess(settings, options.symbol, shell, bell)
     idle = Idle()
     shell.live()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,26 +12,13 @@ import pytest
 from api.push import hub as hub_module
 from api.push.channels import Channel
 from api.push.client import Client
-from api.push.hub import PORTION, doorbells
+from api.push.hub import PORTION
 from api.push.messages import Frame
 from api.push.stream import StreamConnection, places_of
-from shm import doorbell
 from tests.api.push_rig import Follower, Held
 from tests.api.test_push_channels import Line, channels, column
 from tests.api.test_push_client import Numbers, Rig
 from tests.api.world import World, venue_feed
-
-
-def test_a_number_that_is_no_bell_is_left_out(tmp_path: Path) -> None:
-    """Where bells are not handed down their numbers are those of other files; waiting for a regular one is an error."""
-    bell = doorbell.create()
-    try:
-        with (tmp_path / "log").open("w") as other:
-            found = doorbells(f"BTC={bell},ETH={other.fileno()},SOL=99999,XRP=x")
-        assert found == [bell]
-        doorbell.Waiter(found).close()
-    finally:
-        os.close(bell)
 
 
 def test_bye_is_said_once_to_each_and_to_who_comes_later(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,6 @@ import pytest
 from mpengine.config import Settings, encode, load, resolve_directories
 from mpengine.engine.core import FrameOut, SymbolCore
 from mpengine.engine.liquidations import LiquidationOut
-from mpengine.engine.process import doorbell_of
 from mpengine.engine.storage import config_digest, load_checkpoint, load_json, state_digest
 from mpengine.schemas import StatusDocument, decode
 from shm.board import Board, BoardReader, BoardRow, RowName
@@ -486,10 +485,6 @@ def test_after_a_new_event_ring_liquidations_go_on_behind_those_of_the_ring(rig:
     rig.stop()
     assert rig.liquidations() == undisturbed_liquidations(rig.settings, b"".join(records))
 
-
-def test_the_doorbell_list() -> None:
-    assert doorbell_of("ETH", "BTC=7,ETH=8") == 8
-    assert doorbell_of("SOL", "BTC=7,ETH=8") is None and doorbell_of("BTC", "") is None and doorbell_of("BTC", "BTC=x,") is None
 
 
 @pytest.mark.slow

@@ -138,3 +138,15 @@ def test_a_doorbell_survives_the_process_that_rang_it(spawn: Callable[..., Child
         engine.expect(f"rang {epoch}")
         engine.kill()
     assert len(watcher.line().split()) == 4
+
+
+def test_a_number_that_is_no_bell_is_left_out(tmp_path: Path) -> None:
+    """Where bells are not handed down their numbers are those of other files; waiting for a regular one is an error."""
+    bell = doorbell.create()
+    try:
+        with (tmp_path / "log").open("w") as other:
+            found = doorbell.handed_down(f"{doorbell.listed({'BTC': bell, 'ETH': other.fileno()})},SOL=99999,XRP=x,")
+        assert found == {"BTC": bell} and doorbell.handed_down("") == {}
+        doorbell.Waiter(found.values()).close()
+    finally:
+        os.close(bell)
