@@ -11,6 +11,8 @@ from typing import Any, Final
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Route, sync_playwright
 
+from tests.browser.backend import Backend
+
 WEB: Final = Path(__file__).resolve().parents[2] / "api" / "web"
 MODULES: Final = "http://modules.test"
 """Where the sources are served to pages that test one module; nothing leaves the machine."""
@@ -97,6 +99,20 @@ def module_page(open_page: Any) -> Page:
     page.route(f"{MODULES}/**", _source)
     page.goto(f"{MODULES}/blank.html")
     return page
+
+
+@pytest.fixture(scope="module")
+def backend_of_module() -> Iterator[Backend]:
+    """A server over a market of its own, shared by the tests of a module."""
+    with Backend.running() as made:
+        yield made
+
+
+@pytest.fixture
+def backend(backend_of_module: Backend) -> Backend:
+    """The module's server with its clock set back to just after the newest minute, all venues well."""
+    backend_of_module.calm()
+    return backend_of_module
 
 
 def _source(route: Route) -> None:
