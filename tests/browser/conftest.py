@@ -31,8 +31,9 @@ def chromium(config: pytest.Config) -> str | None:
     )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(pytestconfig: pytest.Config) -> Iterator[Browser]:
+    """Of one file and not of the session: while it is there its event loop runs in this thread, and no other test could run one."""
     path = chromium(pytestconfig)
     if path is None:
         if os.environ.get("MPENGINE_REQUIRE_BROWSER") == "1":
