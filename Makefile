@@ -1,7 +1,7 @@
 # One word per habit. `make demo` and `make test` work on a fresh machine with Python 3.11+ and make.
 PYTHON ?= python3
-# Two test processes: most of the time goes into waiting for processes to start, die and come back.
-JOBS ?= 2
+# More test processes than cores: much of the time goes into waiting for processes to start, die and come back.
+JOBS ?= 3
 BIN := .venv/bin
 READY := .venv/.ready
 

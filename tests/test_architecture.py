@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -46,19 +47,25 @@ def sources(*packages: str) -> Iterator[Path]:
 
 
 def imported(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
+@cache
+def parsed(path: Path) -> ast.Module:
+    """A source, parsed once for all tests."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def covered_ids() -> dict[str, str]:
     """Ids that the markers of the test tree carry -> a file that carries them."""
     found: dict[str, str] = {}
     for path in sources("tests"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("mark.covers"):
+        for node in ast.walk(parsed(path)):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "covers":
                 found |= {ast.literal_eval(argument): path.name for argument in node.args}
     return found
 
@@ -105,7 +112,7 @@ def test_cores_touch_no_clock_socket_or_process() -> None:
 
 def test_imports_are_absolute() -> None:
     for path in sources(*ALLOWED, "bench"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(parsed(path)):
             assert not (isinstance(node, ast.ImportFrom) and node.level), f"{path}: relative import"
 
 
@@ -114,7 +121,7 @@ def test_no_price_is_stepped_by_addition() -> None:
     for path in sources(*ALLOWED):
         if path.parent.name == "simulator":
             continue  # its steps are whole ticks
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.AugAssign) and isinstance(node.op, ast.Add):
                 assert "step" not in ast.unparse(node.value).split("."), f"{path}:{node.lineno} adds a step"
 
@@ -124,7 +131,7 @@ def test_nothing_prints_outside_the_command_line() -> None:
     for path in sources(*ALLOWED):
         if path.name == "cli.py":
             continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
                 assert any(ast.unparse(word) == "file=sys.stderr" for word in node.keywords), f"{path}:{node.lineno} prints"
 
@@ -132,7 +139,7 @@ def test_nothing_prints_outside_the_command_line() -> None:
 @pytest.mark.covers("E-L5")
 def test_text_files_name_their_encoding() -> None:
     for path in sources(*ALLOWED):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(parsed(path)):
             if (
                 isinstance(node, ast.Call)
                 and isinstance(node.func, ast.Attribute)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from api.endpoints import ENDPOINTS
+from api.web_files import SERVED
 from mpengine.client import AsyncClient, Client, requests
 
 MADE = {
@@ -17,7 +18,7 @@ MADE = {
     for name, function in vars(requests).items()
     if inspect.isfunction(function) and function.__module__ == requests.__name__ and not name.startswith("_")
 }
-ABSENT = {"/stream", "/ws", "/docs", "/docs/page.js", "/docs/page.css", "/score"}  # `subscribe`; pages for people
+ABSENT = {"/stream", "/ws", "/score", *(one.path for one in SERVED)}  # `subscribe`; pages for people
 SAMPLE: dict[str, Any] = {
     "symbol": "ETH", "minutes": 30, "stride": 2, "min_notional": 1e6, "range_pct": 0.05, "step": 40.0, "price_min": 1.5,
     "price_max": 2e5, "side": "long", "min_leverage": 10, "max_leverage": 100, "min_weight": 0.25, "to_ms": 1_795_210_800_000,
