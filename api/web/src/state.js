@@ -53,7 +53,7 @@ export const CAUSES = [
     text: (i) => `No message for ${seconds((i.nowMs - (i.lastMessageMs ?? 0)) / 1000)}; reconnecting.`,
   },
   { code: "failed", holds: (i) => i.failed !== null, text: (i) => `The heatmap could not be loaded: ${i.failed}.` },
-  { code: "loading", holds: (i) => !i.loaded, text: () => "Loading the first heatmap." },
+  { code: "loading", holds: (i) => !i.loaded, text: () => "Loading the heatmap." },
   {
     code: "restarted",
     holds: (i) => i.restarted,

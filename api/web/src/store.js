@@ -128,7 +128,7 @@ export const DEFAULTS = Object.freeze({
   panel: null,
   paused: false,
   badge: "STALE",
-  reason: "Loading the first heatmap.",
+  reason: "Loading the heatmap.",
   alsoStale: false,
   staleCodes: [],
   buffered: 0,
