@@ -1,0 +1,106 @@
+"""What the API hands out, by the text of `/metrics`: of its admin listener here, or of its public port where that is allowed.
+
+The counter files of the workers have the same figures, but only the API knows their labels. The text is asked for every few
+seconds, in a thread: a worker that hangs makes the figures old, not the screen.
+"""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from mpengine.top.model import FanOut
+
+EVERY_S: Final = 5.0
+TIMEOUT_S: Final = 1.0
+_NAMES: Final = {
+    "mpengine_push_clients": "clients", "mpengine_push_conflated_total": "dropped", "mpengine_push_bytes_total": "bytes",
+    "mpengine_http_requests_total": "requests",
+}  # fmt: skip
+
+Address = Path | tuple[str, int]
+
+
+def sums_of(text: str) -> dict[str, float]:
+    """Sums over the labels of what the screen shows; `5xx`: of answers with such a code. Empty for another text."""
+    found: dict[str, float] = {}
+    for line in text.splitlines():
+        name, _, rest = line.partition("{") if "{" in line else line.partition(" ")
+        if (key := _NAMES.get(name)) is None:
+            continue
+        try:
+            value = float(rest.rsplit("} ", 1)[-1].split()[0])
+        except (ValueError, IndexError):
+            continue
+        found[key] = found.get(key, 0.0) + value
+        if key == "requests":
+            found["5xx"] = found.get("5xx", 0.0) + (value if 'code="5' in rest else 0.0)
+    return found
+
+
+class Meter:
+    """Figures from one text after the other."""
+
+    def __init__(self) -> None:
+        self._before: tuple[float, dict[str, float]] | None = None
+
+    def take(self, text: str, now_s: float) -> FanOut:
+        """The figures; rates since the text before. `now_s`: monotonic."""
+        sums, before = sums_of(text), self._before
+        self._before = now_s, sums
+
+        def rate(key: str) -> float | None:
+            if before is None or key not in sums or key not in before[1] or now_s <= before[0]:
+                return None
+            return max(0.0, sums[key] - before[1][key]) / (now_s - before[0])
+
+        def total(key: str) -> int | None:
+            return int(sums[key]) if key in sums else None
+
+        return FanOut(
+            clients=total("clients"), dropped=total("dropped"), errors_5xx=total("5xx"), bytes_s=rate("bytes"),
+            requests_s=rate("requests"),
+        )  # fmt: skip
+
+
+class _Unix(http.client.HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=TIMEOUT_S)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+class Scraper:
+    """Asks the admin listener; None where nobody answers."""
+
+    def __init__(self, address: Address, clock: Callable[[], float] = time.monotonic) -> None:
+        self._address = address
+        self._clock = clock
+        self._meter = Meter()
+
+    def ask(self) -> FanOut:
+        """The figures of now; all None without an answer. Blocks for 1 s at most per step of the exchange."""
+        connection = (
+            _Unix(self._address)
+            if isinstance(self._address, Path)
+            else http.client.HTTPConnection(*self._address, timeout=TIMEOUT_S)
+        )
+        try:
+            connection.request("GET", "/metrics")
+            response = connection.getresponse()
+            body = response.read()
+        except (OSError, http.client.HTTPException):
+            return FanOut()
+        finally:
+            connection.close()
+        return self._meter.take(body.decode("utf-8", "replace"), self._clock()) if response.status == 200 else FanOut()
