@@ -178,6 +178,60 @@ def status(config: Path | None, overrides: tuple[str, ...], as_json: bool, of_de
 @main.command()
 @_config
 @_set
+@click.option("--demo", "of_demo", is_flag=True, help="Of the demo in ./.demo.")
+@click.option("--url", metavar="URL", help="A server anywhere, by its public API. Its key: $MPENGINE_API_KEY or --key-file.")
+@click.option(
+    "--key-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File with the API key (mode 600). Never on the command line.",
+)
+@click.option("--symbol", help="Symbol to begin with; default the first one.")
+@click.option("--once", "only_once", is_flag=True, help="One look as plain text, then end. Works without Textual.")
+@click.option("--json", "as_json", is_flag=True, help="With --once: one JSON object.")
+@click.option("--record", type=click.Path(dir_okay=False, path_type=Path), help="Keep what is shown in a new file.")
+@click.option("--replay", "replayed", type=click.Path(dir_okay=False, path_type=Path), help="Show such a file.")
+@click.option("--hz", default=4.0, show_default=True, type=click.FloatRange(0.5, 10), help="Looks a second.")
+def top(
+    config: Path | None,
+    overrides: tuple[str, ...],
+    of_demo: bool,
+    url: str | None,
+    key_file: Path | None,
+    symbol: str | None,
+    only_once: bool,
+    as_json: bool,
+    record: Path | None,
+    replayed: Path | None,
+    hz: float,
+) -> None:
+    """The running instance on one screen: feeds, heat, zones, liquidations, processes. Only reads (docs/top.md)."""
+    from mpengine.top.command import TopError, Wanted, key_of, once, screen
+
+    if as_json and not only_once:
+        raise click.UsageError("--json needs --once")
+    if sum((url is not None, replayed is not None, of_demo)) > 1:
+        raise click.UsageError("one of --url, --replay and --demo")
+    if record is not None and (only_once or replayed is not None):
+        raise click.UsageError("--record needs the screen of something that runs")
+    if of_demo:
+        overrides = ("instance.name=demo", f"instance.data_dir={Path('.demo/data').resolve()}", *overrides)
+    try:
+        wanted = Wanted(
+            settings=None if url is not None or replayed is not None else _located(_settings(config, overrides)),
+            url=url, key=None if url is None else key_of(key_file, os.environ), replay=replayed,
+            symbol=None if symbol is None else symbol.strip().upper(), record=record,
+        )  # fmt: skip
+        if only_once:
+            click.echo(once(wanted, as_json=as_json))
+        else:
+            screen(wanted, hz=hz)
+    except TopError as error:
+        _fail(str(error))
+
+
+@main.command()
+@_config
+@_set
 @click.argument("symbol")
 @click.argument("price", type=float)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
