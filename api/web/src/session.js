@@ -348,7 +348,7 @@ export class Session extends EventTarget {
     this.#picture.setSnapshot(snapshot, candles);
     const { data_since_ms: dataSinceMs = null, book_synced_since_ms: bookSinceMs = null } = snapshot.provenance.coverage ?? {};
     const { status, mark, gap } = this.#store.get();
-    const src = snapshot.src.findLast((one) => !Number.isNaN(one));
+    const src = [...snapshot.src].filter((one) => !Number.isNaN(one)).at(-1);
     this.#store.set({
       provenance: snapshot.provenance,
       status: { ...status, dataSinceMs, bookSinceMs },
