@@ -6,7 +6,11 @@
 import { ramp } from "./palettes.js";
 
 /** @typedef {import("./types.js").PaletteName} PaletteName */
-/** @typedef {{palette: PaletteName, theme: import("./types.js").Theme, side: 0|1} & import("./types.js").Scale} Look */
+/**
+ * `over`: drawn over another layer, which only large amounts are to hide.
+ *
+ * @typedef {{palette: PaletteName, theme: import("./types.js").Theme, side: 0|1, over?: boolean} & import("./types.js").Scale} Look
+ */
 
 export const CELL_LO_USD = 100;
 export const CELL_HI_USD = 1e9;
@@ -64,7 +68,7 @@ export function buildLut(look) {
   const colours = ramp(look.palette, look.side);
   for (let q = 1; q < 256; q++) {
     const at = positionOf(usdOf(q), look);
-    if (at >= 0) bytes.set(colourAt(colours, at, look.theme), 4 * q);
+    if (at >= 0) bytes.set(colourAt(colours, at, look), 4 * q);
   }
   return new Uint32Array(bytes.buffer);
 }
@@ -72,16 +76,17 @@ export function buildLut(look) {
 /**
  * @param {number[]} colours
  * @param {number} at 0..1
- * @param {import("./types.js").Theme} theme
+ * @param {Look} look
  * @returns {[number, number, number, number]}
  */
-function colourAt(colours, at, theme) {
+function colourAt(colours, at, { theme, over = false }) {
   const last = colours.length / 3 - 1;
   const place = (theme === "light" ? ON_WHITE.weak - (ON_WHITE.weak - ON_WHITE.strong) * at : at) * last;
   const low = Math.min(Math.floor(place), last - 1);
   const part = place - low;
   const mix = (/** @type {number} */ n) => Math.round((colours[3 * low + n] ?? 0) * (1 - part) + (colours[3 * low + 3 + n] ?? 0) * part);
-  return [mix(0), mix(1), mix(2), Math.round(255 * Math.min(1, FAINTEST + ((1 - FAINTEST) * at) / OPAQUE_FROM))];
+  const opaque = over ? at : Math.min(1, FAINTEST + ((1 - FAINTEST) * at) / OPAQUE_FROM);
+  return [mix(0), mix(1), mix(2), Math.round(255 * opaque)];
 }
 
 /**
@@ -96,7 +101,7 @@ export function legendStops(look, count = 24) {
   return Array.from({ length: count }, (_, n) => {
     const at = n / (count - 1);
     const usd = look.log ? look.loUsd * (look.hiUsd / look.loUsd) ** at : look.loUsd + (look.hiUsd - look.loUsd) * at;
-    const [r, g, b, a] = colourAt(colours, at ** look.gamma, look.theme);
+    const [r, g, b, a] = colourAt(colours, at ** look.gamma, look);
     return { at, usd, css: `rgba(${r},${g},${b},${(a / 255).toFixed(3)})` };
   });
 }

@@ -92,23 +92,25 @@ export class Picture extends EventTarget {
     this.timeline = new Timeline(this.series);
     this.viewport = new Viewport(this.chart, line);
     this.bubbles = new Bubbles(this.timeline.dtMs, this.#step);
+    /** @type {Scene["show"]} */
+    const show = {
+      map: "liq", depth: false, candles: true, realised: true, zones: true, profile: true, heat: true,
+      opacity: { map: 1, depth: 1 },
+    }; // prettier-ignore
     /** @type {Scene} */
     this.scene = {
       dtMs: 0,
       first: 0,
       newest: -1,
       layers: new Map(),
-      show: {
-        map: "liq", depth: false, candles: true, realised: true, zones: true, profile: true, heat: true,
-        opacity: { map: 1, depth: 1 },
-      },
-      luts: this.#luts(),
+      show,
+      luts: this.#luts(show),
       inks: INKS[theme],
       stale: false,
       bubbles: [],
       zones: [],
       counters: this.counters,
-    }; // prettier-ignore
+    };
     this.#attach();
     this.#restyle();
     this.observer = new ResizeObserver(() => this.resize());
@@ -236,11 +238,21 @@ export class Picture extends EventTarget {
     this.#recolour();
   }
 
-  /** Palette that a layer is drawn with now: over a map the book has another one. @param {"map"|"depth"} which @returns {PaletteName} */
+  /**
+   * How a layer is drawn now, for `buildLut` and `legendStops`: over a map the book has another palette and is clear where it is weak.
+   *
+   * @param {"map"|"depth"} which
+   * @returns {Omit<import("./lut.js").Look, "side">}
+   */
+  lookOf(which, { map, depth } = this.scene.show) {
+    const over = which === "depth" && map !== null && depth;
+    const other = this.#palette === "mono" ? "viridis" : "mono";
+    return { ...this.#scale[which], palette: over ? other : this.#palette, theme: this.#theme, over };
+  }
+
+  /** @param {"map"|"depth"} which @returns {PaletteName} */
   paletteOf(which) {
-    const { map, depth } = this.scene.show;
-    if (which === "map" || map === null || !depth) return this.#palette;
-    return this.#palette === "mono" ? "viridis" : "mono";
+    return this.lookOf(which).palette;
   }
 
   /** @param {import("./types.js").Theme} theme */
@@ -481,9 +493,10 @@ export class Picture extends EventTarget {
     queueMicrotask(() => this.dispatchEvent(new CustomEvent("view", { detail })));
   }
 
-  #luts() {
+  /** @param {Scene["show"]} show */
+  #luts(show) {
     const both = (/** @type {"map"|"depth"} */ which) => {
-      const look = { ...this.#scale[which], palette: this.scene ? this.paletteOf(which) : this.#palette, theme: this.#theme };
+      const look = this.lookOf(which, show);
       const ink = (/** @type {0|1} */ side) => legendStops({ ...look, side }, 5)[3]?.css ?? "";
       return { a: buildLut({ ...look, side: 0 }), b: buildLut({ ...look, side: 1 }), inkA: ink(0), inkB: ink(1) };
     };
@@ -491,7 +504,7 @@ export class Picture extends EventTarget {
   }
 
   #recolour() {
-    this.scene.luts = this.#luts();
+    this.scene.luts = this.#luts(this.scene.show);
     this.#requestUpdate();
   }
 
