@@ -71,7 +71,7 @@ def text_of(facts: Facts, width: int, height: int) -> str:
     from mpengine.top.layout import LOWEST, NARROWEST, places
     from mpengine.top.view import Look, whole
 
-    width, height = max(width - 1, NARROWEST), max(height - 1, LOWEST, 30)
+    width, height = max(width, NARROWEST), max(height, LOWEST)
     where = places(width, height, "main", "map", len(facts.venues) or 1, len(facts.processes) or 1)
     return whole(facts, badge(facts, facts.now_ms), Look(colour=False), facts.now_ms, where)
 

@@ -12,7 +12,7 @@ HEAD: Final = 4
 FOOT: Final = 2
 NARROWEST, LOWEST = 60, 16
 WIDE, WIDEST = 110, 160
-VENUES_WIDTH: Final = 45
+VENUES_WIDTH: Final = 44
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,20 +7,38 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from typing import TYPE_CHECKING, Final, Literal, TypedDict, TypeVar
 
 from mpengine.top import fanout
 from mpengine.top.model import Facts, Layer
 
 if TYPE_CHECKING:
     from mpengine.client import AsyncClient, Client, ClientError, Options, Position
+    from mpengine.mphm import Heatmap
     from mpengine.top.remote_state import RemoteState
+
+T = TypeVar("T")
+_ApiLayer = Literal["liq", "depth"]
 
 HEALTH_S: Final = 2.0
 RETRY_S: Final = 3.0
 TIMEOUT_S: Final = 5.0
 MINUTES: Final[dict[Layer, int]] = {"map": 240, "book": 120}
 """Of history: 240 columns of each."""
+
+
+class _Asked(TypedDict):
+    layers: list[_ApiLayer]
+    dt_s: int
+    k: int
+
+
+ASKED: Final[dict[Layer, _Asked]] = {
+    "map": {"layers": ["liq"], "dt_s": 60, "k": 1}, "book": {"layers": ["depth"], "dt_s": 30, "k": 1},
+}  # fmt: skip
+NOT_READY: Final = 503
+"""Before the first frame: no fault, and nothing to wait for in a request."""
 
 
 class Unusable(Exception):
@@ -92,19 +110,29 @@ class RemoteSource:
 
     @staticmethod
     def _ask(client: Client, state: RemoteState, symbol: str, *, heat: bool) -> None:
+        """Zones, liquidations and columns of one symbol. What is not there yet is left out."""
         from mpengine.client import ApiError
 
-        zones = None
-        try:
-            zones = client.liq_zones(symbol).body
-        except ApiError as error:
-            if error.status != 503:  # no zones yet
-                raise
-        state.listed(symbol, zones, client.liquidations(symbol).body)
-        minutes = MINUTES if heat else {"map": 2, "book": 2}
-        state.grid(symbol, "map", client.heatmap_bin(symbol, minutes=minutes["map"], layers=["liq"], dt_s=60, k=1).body)
-        if symbol in state.books:
-            state.grid(symbol, "book", client.heatmap_bin(symbol, minutes=minutes["book"], layers=["depth"], dt_s=30, k=1).body)
+        def unless_early(ask: Callable[[], T]) -> T | None:
+            try:
+                return ask()
+            except ApiError as error:
+                if error.status != NOT_READY:
+                    raise
+                return None
+
+        zones = unless_early(lambda: client.liq_zones(symbol).body)
+        events = unless_early(lambda: client.liquidations(symbol).body)
+        state.listed(symbol, zones, events)
+        minutes = MINUTES if heat else {"map": 5, "book": 5}
+
+        def columns(layer: Layer) -> Heatmap:
+            return client.heatmap_bin(symbol, minutes=minutes[layer], **ASKED[layer]).body
+
+        for layer in _layers(state, symbol):
+            body = unless_early(partial(columns, layer))
+            if body is not None:
+                state.grid(symbol, layer, body)
 
     # --- live -----------------------------------------------------------------------------------------------------------
 
@@ -221,10 +249,19 @@ class RemoteSource:
 
     async def _history(self, client: AsyncClient, state: RemoteState, symbol: str, *, anew: bool = False) -> None:
         """Columns of the time before, once per symbol; push goes on from there."""
-        known = state.known(symbol)
-        if known.heats["map"].newest_ms is None or anew:
-            body = (await client.heatmap_bin(symbol, minutes=MINUTES["map"], layers=["liq"], dt_s=60, k=1)).body
-            state.grid(symbol, "map", body)
-        if symbol in state.books and (known.heats["book"].newest_ms is None or anew):
-            body = (await client.heatmap_bin(symbol, minutes=MINUTES["book"], layers=["depth"], dt_s=30, k=1)).body
-            state.grid(symbol, "book", body)
+        from mpengine.client import ApiError
+
+        for layer in _layers(state, symbol):
+            if state.known(symbol).heats[layer].newest_ms is None or anew:
+                try:
+                    body = (await client.heatmap_bin(symbol, minutes=MINUTES[layer], **ASKED[layer])).body
+                except ApiError as error:
+                    if error.status != NOT_READY:
+                        raise
+                else:
+                    state.grid(symbol, layer, body)
+
+
+def _layers(state: RemoteState, symbol: str) -> list[Layer]:
+    """Layers that a symbol has."""
+    return ["map", "book"] if symbol in state.books else ["map"]

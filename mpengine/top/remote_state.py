@@ -128,13 +128,14 @@ class RemoteState:
                 self._newest(known, layer, number, t_ms, None if np.isnan(src) else src)
         known.lost = None
 
-    def listed(self, symbol: str, zones: Zones | None, liquidations: Liquidations) -> None:
-        """`/liq_zones` (None: none yet) and `/liquidations`, for one look without push."""
+    def listed(self, symbol: str, zones: Zones | None, liquidations: Liquidations | None) -> None:
+        """`/liq_zones` and `/liquidations`, for one look without push; None: not there yet."""
         known = self.known(symbol)
         if zones is not None:
             self._take_zones(known, zones.zones)
-        known.liquidations.clear()
-        known.liquidations.extend(_event(one) for one in liquidations.items[-LIQUIDATIONS_KEPT:])
+        if liquidations is not None:
+            known.liquidations.clear()
+            known.liquidations.extend(_event(one) for one in liquidations.items)
 
     def item(self, item: Item, mono_ms: float) -> None:
         """What a stream handed out."""

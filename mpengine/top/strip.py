@@ -1,6 +1,6 @@
 """The heat strip as text: price upwards, time to the right, two rows of prices to a cell by half blocks. Pure.
 
-The scale ends at the 99th percentile of what is seen, rounded up to 1, 2 or 5, and spans three decades; the legend says it in USD.
+The scale ends at the 99th percentile of what is seen, rounded up to 1, 2 or 5, and spans some decades; the legend says it in USD.
 Without colour a cell is one row and a shade. Columns that are missing are hatched: no data is not zero.
 """
 
@@ -16,13 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 from mpengine.cells import HI_USD, LO_USD, STEPS
-from mpengine.top.model import Heat
+from mpengine.top.model import Heat, Layer
 from mpengine.top.text import Line, Span, age, cut, money, price_text
 
 LEVELS: Final = 6
 SHADES: Final = " ░▒▓█"
-AXIS: Final = 9
-DECADES: Final = 3.0
+AXIS: Final = 10
+DECADES: Final[dict[Layer, float]] = {"map": 3.0, "book": 2.0}
+"""Width of the scale: resting size differs less from price to price than exposure does."""
 HATCH: Final = "╱"
 _PER_DECADE: Final = STEPS / math.log10(HI_USD / LO_USD)
 
@@ -53,7 +54,7 @@ def scale_of(heat: Heat) -> Scale:
     positive = cells[cells > 0]
     top = float(np.percentile(positive, 99.0)) if positive.size else 1.0 + 4 * _PER_DECADE
     hi = _round_up(LO_USD * 10 ** ((top - 1.0) / _PER_DECADE))
-    return Scale(hi / 10**DECADES, hi)
+    return Scale(hi / 10 ** DECADES[heat.layer], hi)
 
 
 def _round_up(usd: float) -> float:
@@ -141,19 +142,20 @@ def heat_tone(level: int) -> str:
 def _legend(heat: Heat, scale: Scale, now_ms: int, width: int, *, colour: bool) -> Line:
     names = ("map", "long", "short") if heat.layer == "map" else ("book", "bid", "ask")
     kind = "est. USD" if heat.layer == "map" else "USD"
-    newest = age(now_ms - heat.columns[-1].t_ms)
-    ramp: list[Span]
+    short = width < 46
+    ramp: list[Span] = [(SHADES[1:], "", "")]
+    text = f"{names[0]} "
     if colour:
-        ramp = [("▄", f"low{level}", "") for level in range(1, LEVELS + 1)]
-        ramp += [(" ", "", ""), *(("▄", f"high{level}", "") for level in range(1, LEVELS + 1))]
-        text = f"{names[0]} {names[1]}/{names[2]} "
-    else:
-        ramp = [(SHADES[1:], "", "")]
-        text = f"{names[0]} "
+        steps = range(1, LEVELS + 1, 2 if short else 1)
+        ramp = [("▄", f"low{level}", "") for level in steps]
+        ramp += [(" ", "", ""), *(("▄", f"high{level}", "") for level in steps)]
+        text = text if short else f"{names[0]} {names[1]}/{names[2]} "
     spans: list[Span] = [
         (text, "head", ""), (f"{kind} {money(scale.lo_usd)} ", "dim", ""), *ramp, (f" {money(scale.hi_usd)}", "dim", ""),
-        (f"  {heat.dt_ms // 1000} s/col, from {newest} ago", "dim", ""),
     ]  # fmt: skip
+    if not short:
+        newest = age(now_ms - heat.columns[-1].t_ms)
+        spans.append((f"  {heat.dt_ms // 1000} s/col, from {newest} ago", "dim", ""))
     return clipped(spans, width)
 
 

@@ -99,7 +99,7 @@ def milliseconds(value: float | None) -> str:
     return f"{value:.0f}" if abs(value) < 9_999.5 else f"{value / 1000:.0f}k"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: a frozen generic with slots cannot be called with its type before Python 3.12
 class Col(Generic[T]):
     """A column of a table: its text is cut or padded to `width`. `rank`: the highest go first where the room is small."""
 

@@ -34,7 +34,7 @@ from mpengine.top.text import (
 
 ACCURACY: Final = "accuracy: no scorecard on this server"
 KEYS: Final = "1-9 symbol  f feeds  z zones  l liquidations  t processes  m map/book  +/- range  p pause  ? help  q quit"
-SHORT_KEYS: Final = "1-9 symbol f feeds z zones l liq t proc m map/book +- range p pause ? help q quit"
+SHORT_KEYS: Final = "1-9 symbol f feeds z zones l liq. t proc. m map/book p pause ? help q quit"
 TONES: Final = {"LIVE": "ok", "STALE": "warn", "STARTING": "warn", "STOPPING": "warn", "BACKOFF": "warn"}
 """Of a state; any other one is bad."""
 HELP: Final = (
@@ -155,13 +155,15 @@ def _shown(facts: Facts, now_ms: int, width: int) -> Line:
 
 def _foot(facts: Facts, _badge: Badge, look: Look, _now_ms: int, width: int, _height: int) -> list[Line]:
     out = facts.fanout
-    told = [f"{name} {text}" for name, text in (
-        ("clients", count(out.clients)), ("dropped", count(out.dropped)), ("queue", f"{money(out.bytes_s)}B/s"),
-        ("http", f"{count(out.requests_s)}/s"), ("5xx", count(out.errors_5xx)),
-    )]  # fmt: skip
-    text = f"fan-out: {'  '.join(told)}"
-    tail = f"   {look.note}" if look.note else f"   {ACCURACY}"
-    line = (text + tail) if len(text) + len(tail) <= width else text[: max(0, width - len(tail))] + tail
+    tail = f"   {look.note or ACCURACY}"
+    text = "fan-out:"
+    for part in (
+        f"clients {count(out.clients)}", f"dropped {count(out.dropped)}", f"sent {money(out.bytes_s)} B/s",
+        f"http {count(out.requests_s)}/s", f"5xx {count(out.errors_5xx)}",
+    ):  # fmt: skip
+        if len(text) + len(part) + 2 + len(tail) <= width:
+            text += f"  {part}"
+    line = text + tail
     keys = KEYS if len(KEYS) <= width else SHORT_KEYS
     lines: list[Line] = [(span(cut(safe(line), width)),), (span(cut(keys, width), "dim"),)]
     return lines
@@ -223,7 +225,9 @@ def _streams(facts: Facts, _badge: Badge, _look: Look, _now_ms: int, width: int,
 def _liquidations(facts: Facts, _badge: Badge, _look: Look, now_ms: int, width: int, height: int) -> list[Line]:
     partial = {venue.name for venue in facts.venues if venue.liquidations not in ("all_500ms", "none")}
     columns = [
-        Col[Liquidation]("UTC", 8, lambda one: (_clock(one.ts_ms), "")),
+        Col[Liquidation]("UTC", 8, lambda one: (_clock(one.ts_ms), ""))
+        if width >= 38
+        else Col[Liquidation]("UTC", 5, lambda one: (_clock(one.ts_ms, "%H:%M"), "")),
         Col[Liquidation]("age", 5, lambda one: (age(now_ms - one.ts_ms), ""), right=True, rank=1),
         Col[Liquidation]("venue", 7, lambda one: (one.venue, "")),
         Col[Liquidation]("side", 5, lambda one: (one.side, "low4" if one.side == "long" else "high4")),
@@ -261,7 +265,7 @@ def _trouble(one: Process) -> str:
 def zone_columns(now_ms: int, price: float | None, width: int) -> list[Col[Zone]]:
     """Columns of the zone table that fit."""
     columns = [
-        Col[Zone]("zones", 6, lambda one: ("short" if one.side == "short" else "long", _side_tone(one))),
+        Col[Zone]("zones", 5, lambda one: (one.side, _side_tone(one))),
         Col[Zone]("price", 9, lambda one: (price_text(one.price), ""), right=True),
         Col[Zone]("away", 7, lambda one: (_away(one, price), ""), right=True),
         Col[Zone]("USD", 5, lambda one: (money(one.usd), ""), right=True),

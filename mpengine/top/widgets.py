@@ -99,7 +99,7 @@ class ZoneTable(DataTable[Text]):
         """Have the zones in the table; only cells that differ are drawn. `width`: of the table, in cells."""
         symbol = facts.symbol
         price = None if symbol is None else symbol.price
-        columns = zone_columns(now_ms, price, width - 1)
+        columns = zone_columns(now_ms, price, width)
         names = tuple(column.head for column in columns)
         wanted = [self._row(columns, zone, facts) for zone in zone_ladder(facts, rows)] if facts.zones else []
         if names != self._names or len(wanted) != len(self._shown) or dim != self._dim:
@@ -129,8 +129,8 @@ class ZoneTable(DataTable[Text]):
     ) -> None:
         self._names, self._shown, self._dim = names, wanted, dim
         self.clear(columns=True)
-        for column in columns:
-            self.add_column(Text(column.place(column.head)), width=column.width + 1, key=column.head)
+        for at, column in enumerate(columns, 1):
+            self.add_column(Text(column.place(column.head)), width=column.width + (at < len(columns)), key=column.head)
         for row in wanted:
             self.add_row(*(self._text(*cell) for cell in row))
         self.redrawn += self.size.area
