@@ -48,7 +48,7 @@ const togglePause = () => (store.get().paused ? session.resume() : session.pause
 wireControls(store, server.symbols);
 wireLayersPlace();
 const look = new Look(store, picture);
-wireExports(store.get, picture, look);
+wireExports(store.get, picture);
 wireChart();
 wirePanels();
 wireBadge();

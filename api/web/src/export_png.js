@@ -1,7 +1,7 @@
 /**
  * The chart as a picture that explains itself: what, when, its scales, where it comes from, and whose chart library it is.
  *
- * @typedef {{title: string, loText: string, hiText: string, ramps: readonly Uint32Array[]}} Ramp `ramps`: colours of cells, upper side first
+ * @typedef {{title: string, loText: string, hiText: string, ramps: readonly Uint32Array[]}} Ramp `ramps`: colours of its cells from low to high, as many of either side, upper side first
  * @typedef {{chart: HTMLCanvasElement, cssWidth: number, head: string, legends: Ramp[], foot: string[], paper: string, ink: string, dim: string}} Parts
  */
 
@@ -9,7 +9,7 @@ const FONT = "12px system-ui, sans-serif";
 const LINE = 17;
 const PAD = 10;
 const RAMP_HEIGHT = 10;
-const CELLS = 255;
+const RAMP_WIDTH = 510;
 
 /**
  * @param {Parts} parts
@@ -47,15 +47,16 @@ export function pictureOf({ chart, cssWidth, head, legends, foot, paper, ink, di
 /** @param {CanvasRenderingContext2D} context @param {Ramp} ramp @param {number} top @param {number} room */
 function drawLegend(context, { title, loText, hiText, ramps }, top, room) {
   context.fillText(`${title}: ${loText} to ${hiText}`, PAD, top, room);
-  const strip = new OffscreenCanvas(CELLS, ramps.length);
+  const width = ramps[0]?.length ?? 0;
+  const strip = new OffscreenCanvas(width, ramps.length);
   const inner = strip.getContext("2d");
   if (!inner) return;
-  const image = inner.createImageData(CELLS, ramps.length);
+  const image = inner.createImageData(width, ramps.length);
   const pixels = new Uint32Array(image.data.buffer);
-  for (const [at, colours] of ramps.entries()) pixels.set(colours.subarray(1), at * CELLS);
+  for (const [at, colours] of ramps.entries()) pixels.set(colours, at * width);
   inner.putImageData(image, 0, 0);
   context.imageSmoothingEnabled = false;
-  context.drawImage(strip, PAD, top + LINE, Math.min(room, 2 * CELLS), RAMP_HEIGHT);
+  context.drawImage(strip, PAD, top + LINE, Math.min(room, RAMP_WIDTH), RAMP_HEIGHT);
 }
 
 /** @param {{measureText(text: string): {width: number}}} context @param {string} text @param {number} room @returns {string[]} */

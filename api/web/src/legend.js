@@ -1,9 +1,8 @@
 /**
  * The colour scale of one layer as its own control: the ramp of both sides, two handles on it, a number field at each end.
  *
- * @typedef {import("./types.js").Scale} Scale
  * @typedef {import("./scale.js").Which} Which
- * @typedef {{scale: Scale, palette: import("./types.js").PaletteName, theme: import("./types.js").Theme, shown: boolean}} Look
+ * @typedef {Omit<import("./lut.js").Look, "side">} Look as the picture draws the layer
  */
 
 import { el } from "./dom.js";
@@ -66,16 +65,16 @@ export class Legend {
       const usd = parseUsd(node.value);
       node.setAttribute("aria-invalid", String(usd === null));
       if (usd !== null) onMove(end, usd);
-      node.value = compact(end === "lo" ? this.look?.scale.loUsd : this.look?.scale.hiUsd);
+      node.value = compact(end === "lo" ? this.look?.loUsd : this.look?.hiUsd);
     });
     return node;
   }
 
-  /** @param {Look} look */
-  render(look) {
+  /** @param {Look} look @param {boolean} shown */
+  render(look, shown) {
     this.look = look;
-    this.box.classList.toggle("off", !look.shown);
-    for (const [end, usd] of /** @type {const} */ ([["lo", look.scale.loUsd], ["hi", look.scale.hiUsd]])) {
+    this.box.classList.toggle("off", !shown);
+    for (const [end, usd] of /** @type {const} */ ([["lo", look.loUsd], ["hi", look.hiUsd]])) {
       const text = compact(usd);
       this.sliders[end].value = String(qOf(usd));
       this.sliders[end].setAttribute("aria-valuetext", `${text} USD`);
@@ -88,13 +87,13 @@ export class Legend {
   }
 
   /** @param {Look} look */
-  #paint({ scale, palette, theme }) {
+  #paint(look) {
     const context = this.canvas.getContext("2d");
     if (!context) return;
     const image = context.createImageData(CELLS, 2);
     const pixels = new Uint32Array(image.data.buffer);
     for (const side of /** @type {const} */ ([0, 1])) {
-      pixels.set(buildLut({ palette, theme, side, ...scale }).subarray(1), side === 1 ? 0 : CELLS);
+      pixels.set(buildLut({ ...look, side }).subarray(1), side === 1 ? 0 : CELLS);
     }
     context.putImageData(image, 0, 0);
   }

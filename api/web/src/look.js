@@ -9,7 +9,6 @@
 
 import { showing } from "./controls.js";
 import { byId } from "./dom.js";
-import { inkOf } from "./inks.js";
 import { Legend } from "./legend.js";
 import { follow, pinned, scalesOf } from "./scale.js";
 import { atMost } from "./timing.js";
@@ -27,6 +26,8 @@ export const themeOf = ({ theme }) => theme ?? (LIGHT.matches ? "light" : "dark"
 export class Look {
   /** @type {import("./scale.js").Tops} */
   #tops = { map: null, depth: null };
+  /** @type {import("./types.js").PaletteName|null} */
+  #palette = null;
   /** Follows the view, calmly. */
   follow = atMost(LOOK_MS, () => this.#follow());
 
@@ -79,17 +80,11 @@ export class Look {
 
   #colours() {
     const state = this.store.get();
-    const theme = themeOf(state);
-    const scales = this.scales();
-    this.picture.setPalette(state.palette);
-    this.picture.setScale(scales);
-    for (const { which, legend } of this.legends) {
-      const shown = state.heat && (which === "map" ? state.map !== null : state.depth);
-      legend.render({ scale: scales[which], palette: this.picture.paletteOf(which), theme, shown });
-    }
-    const style = document.documentElement.style;
-    for (const [name, side, which] of /** @type {const} */ ([["--long", 0, "map"], ["--short", 1, "map"], ["--book", 0, "depth"]])) {
-      style.setProperty(name, `rgb(${inkOf(this.picture.paletteOf(which), side, theme).join(" ")})`);
-    }
+    if (state.palette !== this.#palette) this.picture.setPalette((this.#palette = state.palette));
+    this.picture.setScale(this.scales());
+    for (const { which, legend } of this.legends) legend.render(this.picture.lookOf(which), isShown(state, which));
   }
 }
+
+/** Whether anything is drawn by this scale. @param {State} state @param {Which} which */
+export const isShown = ({ heat, map, depth }, which) => heat && (which === "map" ? map !== null : depth);

@@ -9,7 +9,9 @@
 
 import { el, facts } from "./dom.js";
 import { about, age, compact, distance, exactUsd, mixText, price, signedPercent, sourceText, stamp, venuesOfBits } from "./format.js";
-import { nearest, zoneAt } from "./zone_order.js";
+import { largest, nearest, sumsWithin, zoneAt } from "./zone_order.js";
+
+const NEAR_PCT = 2;
 
 /** @typedef {[name: string, className: string, layer: "map"|"depth", read: (cells: CellsAt) => number|null|undefined]} Line */
 /** @type {readonly Line[]} */
@@ -42,8 +44,9 @@ function under(readout, { zones, step }) {
   const zone = zoneAt(zones, at, step / 2);
   /** @type {[string, string][]} */
   const rows = [["Zone here", zone ? zoneText(zone) : "none at this price"]];
+  // One or the other: the box keeps its height.
   if (bubble) rows.push([bubble.side === 0 ? "Longs closed" : "Shorts closed", bubbleText(bubble)]);
-  rows.push(["Candle", candle ? [candle.o, candle.h, candle.l, candle.c].map(price).join(" · ") : "–"]);
+  else rows.push(["Candle", candle ? [candle.o, candle.h, candle.l, candle.c].map(price).join(" · ") : "–"]);
   return [
     el("p", { class: "lead" }, el("b", {}, price(at)), ` ${signedPercent(distancePct)} from mark`),
     el("p", { class: "when" }, `${stamp(tMs)} UTC, ${when}`),
@@ -79,16 +82,15 @@ function bubbleText({ usd, count, maxUsd, venues }) {
 /** @param {Shown} shown */
 function idle({ zones, mark }) {
   const { above, below } = nearest(zones, mark);
-  const largest = (/** @type {"long"|"short"} */ side) =>
-    zones.reduce((found, zone) => (zone.side === side && zone.notional_usd > (found?.notional_usd ?? 0) ? zone : found), /** @type {Zone|null} */ (null));
+  const near = sumsWithin(zones, mark, NEAR_PCT);
   /** @param {Zone|null} zone */
   const text = (zone) => (zone ? `${price(zone.price)} (${signedPercent(distance(zone.price, mark))}) ≈ $${compact(zone.notional_usd)}` : "–");
   return [
     el("p", { class: "lead" }, el("b", {}, price(mark)), " mark"),
     el("p", { class: "when" }, "Point at the chart, or use the arrow keys on it."),
     facts([
-      ["▲ Next above", text(above)], ["▲ Largest shorts", text(largest("short"))],
-      ["▼ Next below", text(below)], ["▼ Largest longs", text(largest("long"))],
+      ["▲ Next above", text(above)], ["▲ Largest shorts", text(largest(zones, "short"))], [`▲ Within ${NEAR_PCT}%`, `${about(near.above)} of zones`],
+      ["▼ Next below", text(below)], ["▼ Largest longs", text(largest(zones, "long"))], [`▼ Within ${NEAR_PCT}%`, `${about(near.below)} of zones`],
     ]),
   ];
 }

@@ -3,7 +3,6 @@
  *
  * @typedef {import("./store.js").State} State
  * @typedef {import("./picture.js").Picture} Picture
- * @typedef {import("./look.js").Look} Look
  */
 
 import { now } from "./clock.js";
@@ -12,20 +11,20 @@ import { csvOf, download, fileName, tripletsOf } from "./export.js";
 import { pictureOf } from "./export_png.js";
 import { compact, price, stamp } from "./format.js";
 import { legendTitle } from "./legend.js";
-import { themeOf } from "./look.js";
-import { buildLut } from "./lut.js";
+import { isShown } from "./look.js";
+import { buildLut, qOf } from "./lut.js";
 import { notice } from "./notices.js";
 
 const MAP_NAMES = { liq: "liquidation map, combined", tape: "liquidation map, tape only", projected: "liquidation map, projected only" };
 
-/** @param {() => State} get @param {Picture} picture @param {Look} look */
-export function wireExports(get, picture, look) {
+/** @param {() => State} get @param {Picture} picture */
+export function wireExports(get, picture) {
   const save = (/** @type {() => void} */ run) => () => {
     byId("export-menu").hidePopover();
     if (picture.cells() === null) notice("There is nothing to export before the first picture.");
     else run();
   };
-  byId("export-png").addEventListener("click", save(() => savePng(get(), picture, look)));
+  byId("export-png").addEventListener("click", save(() => savePng(get(), picture)));
   byId("export-csv").addEventListener("click", save(() => saveCells(get(), picture, "csv")));
   byId("export-triplets").addEventListener("click", save(() => saveCells(get(), picture, "json")));
 }
@@ -47,17 +46,19 @@ function saveCells(state, picture, form) {
   download(new Blob([text], { type }), fileName(origin.symbol, now(), form));
 }
 
-/** @param {State} state @param {Picture} picture @param {Look} look */
-function savePng(state, picture, look) {
-  const theme = themeOf(state);
+/** @param {Picture} picture @param {import("./scale.js").Which} which @returns {import("./export_png.js").Ramp} */
+function legendOf(picture, which) {
+  const look = picture.lookOf(which);
+  const ramps = /** @type {const} */ ([1, 0]).map((side) => buildLut({ ...look, side }).subarray(qOf(look.loUsd), qOf(look.hiUsd) + 1));
+  return { title: legendTitle(which), loText: `$${compact(look.loUsd)}`, hiText: `$${compact(look.hiUsd)}`, ramps };
+}
+
+/** @param {State} state @param {Picture} picture */
+function savePng(state, picture) {
   const { symbol, model, configHash, version, dataSinceMs } = originOf(state);
   const view = picture.visible();
   const shown = [state.map === null ? "" : MAP_NAMES[state.map], state.depth ? "order book" : ""].filter(Boolean).join(" and ");
-  const scales = look.scales();
-  const legends = /** @type {const} */ (["map", "depth"]).filter((which) => state.heat && (which === "map" ? state.map !== null : state.depth)).map((which) => ({
-    title: legendTitle(which), loText: `$${compact(scales[which].loUsd)}`, hiText: `$${compact(scales[which].hiUsd)}`,
-    ramps: /** @type {const} */ ([1, 0]).map((side) => buildLut({ palette: picture.paletteOf(which), theme, side, ...scales[which] })),
-  }));
+  const legends = /** @type {const} */ (["map", "depth"]).filter((which) => isShown(state, which)).map((which) => legendOf(picture, which));
   const style = getComputedStyle(document.documentElement);
   const { backgroundColor: paper, color: ink } = getComputedStyle(document.body);
   const canvas = pictureOf({

@@ -92,3 +92,28 @@ export function nearest(zones, mark) {
   }
   return found;
 }
+
+/** @param {readonly Zone[]} zones @param {"long"|"short"} side @returns {Zone|null} */
+export function largest(zones, side) {
+  /** @type {Zone|null} */
+  let found = null;
+  for (const zone of zones) if (zone.side === side && zone.notional_usd > (found?.notional_usd ?? 0)) found = zone;
+  return found;
+}
+
+/**
+ * USD of the zones on both sides of the mark, not farther than `pct` per cent; null without a mark.
+ *
+ * @param {readonly Zone[]} zones
+ * @param {number|null} mark
+ * @param {number} pct
+ */
+export function sumsWithin(zones, mark, pct) {
+  if (mark === null) return { above: null, below: null };
+  const sums = { above: 0, below: 0 };
+  for (const { price, notional_usd: usd } of zones) {
+    const away = distance(price, mark) ?? Infinity;
+    if (Math.abs(away) <= pct) sums[away > 0 ? "above" : "below"] += usd;
+  }
+  return sums;
+}
