@@ -1,7 +1,7 @@
 """Files of `api/web` as they are sent: references with the hash of what they name, every coding made once. Pure but for reading.
 
-One hash stands for all files (`?v=HASH`): pages and modules name each other, so a change of one is a change of the whole, and
-what was loaded before fits together for ever. Only pages are asked for again; everything with the right `v` never is.
+One hash stands for all files (`?v=HASH`): they belong together, so a change of one is a change of the whole, and what was loaded
+before fits together for ever. Only pages are asked for again; everything with the right `v` never is.
 """
 
 from __future__ import annotations
@@ -43,9 +43,8 @@ class Served:
 _SCRIPT: Final = "text/javascript"
 _DASHBOARD: Final = (
     Served("/", "index.html", "text/html", "The dashboard"),
-    Served("/static/app.js", "app.js", _SCRIPT, "Script of the dashboard"),
+    Served("/static/app.js", "app.js", _SCRIPT, "Script of the dashboard, with TradingView Lightweight Charts"),
     Served("/static/decode.worker.js", "decode.worker.js", _SCRIPT, "Decoder of the dashboard, a worker"),
-    Served("/static/vendor/lightweight-charts.js", "vendor/lightweight-charts.js", _SCRIPT, "TradingView Lightweight Charts"),
     Served("/static/vendor/LICENSE", "vendor/LICENSE", "text/plain", "Licence of the chart library"),
     Served("/static/vendor/NOTICE", "vendor/NOTICE", "text/plain", "Notice of the chart library"),
     Served("/static/app.css", "app.css", "text/css", "Style of the dashboard"),
@@ -102,18 +101,15 @@ class WebFiles:
         told = html.escape(dumps(facts).decode("utf-8")).encode("utf-8")
         self._files: dict[str, WebFile] = {}
         for served in SERVED:
-            body = self._versioned(served, sources[served.name])
-            body = body.replace(PLACEHOLDER, told) if served.page else body
+            source = sources[served.name]
+            body = self._page(source, told) if served.page else source
             self._files[served.path] = WebFile(body, _digest(body))
 
-    def _versioned(self, served: Served, body: bytes) -> bytes:
-        """With `?v=HASH` behind each file of ours that a page or a module names."""
-        if served.name.startswith("vendor/"):
-            return body
+    def _page(self, body: bytes, told: bytes) -> bytes:
+        """With `?v=HASH` behind each file that it names; the script takes it from there to its decoder."""
         for other in SERVED:
-            name = f"static/{other.name}" if served.page else f"./{other.name}"
-            body = body.replace(f'"{name}"'.encode(), f'"{name}?v={self.hash}"'.encode())
-        return body
+            body = body.replace(f'"static/{other.name}"'.encode(), f'"static/{other.name}?v={self.hash}"'.encode())
+        return body.replace(PLACEHOLDER, told)
 
     def __getitem__(self, path: str) -> WebFile:
         return self._files[path]
