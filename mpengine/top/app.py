@@ -15,12 +15,12 @@ from typing import ClassVar, Final, Protocol, get_args
 
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
-from textual.css.query import NoMatches
 from textual.events import Resize
+from textual.geometry import Size
 
 from mpengine.top.badge import Badge, badge
 from mpengine.top.heat import RANGES_PCT
-from mpengine.top.layout import LOWEST, NARROWEST, Part, View, places
+from mpengine.top.layout import LOWEST, NARROWEST, Part, Place, View, places
 from mpengine.top.model import Facts
 from mpengine.top.palette import Palette, colours_of
 from mpengine.top.recording import Recorder, RecordingError
@@ -101,6 +101,9 @@ class TopApp(App[None]):
         self._source_task: asyncio.Task[None] | None = None
         self._latest = self._read()
         self.facts = self._latest
+        self._room = Size(80, 24)
+        self._where: dict[Part, Place] = {}
+        self._shape = (0, 0)
 
     # --- life -------------------------------------------------------------------------------------------------------
 
@@ -114,6 +117,7 @@ class TopApp(App[None]):
         with suppress(NotImplementedError, RuntimeError, ValueError):  # not the main thread: nobody sends it there
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self.exit)
         self._source_task = asyncio.get_running_loop().create_task(self._run())
+        self._room = self.size
         self.arrange()
         self.set_interval(1.0 / self._hz, self.tick)
 
@@ -133,8 +137,9 @@ class TopApp(App[None]):
         if self._recorder is not None:
             self._recorder.close()
 
-    def on_resize(self, _event: Resize) -> None:
+    def on_resize(self, event: Resize) -> None:
         """Use the room."""
+        self._room = event.size
         self.arrange()
 
     # --- looking ----------------------------------------------------------------------------------------------------
@@ -174,10 +179,7 @@ class TopApp(App[None]):
 
     def arrange(self) -> None:
         """Give each part its room, and draw."""
-        try:
-            width, height = self.screen.size
-        except NoMatches:
-            return
+        width, height = self._room
         facts, look = self.facts, self.look
         where = {
             place.part: place

@@ -38,22 +38,20 @@ SHORT_KEYS: Final = "1-9 symbol f feeds z zones l liq. t proc. m map/book p paus
 TONES: Final = {"LIVE": "ok", "STALE": "warn", "STARTING": "warn", "STOPPING": "warn", "BACKOFF": "warn"}
 """Of a state; any other one is bad."""
 HELP: Final = (
-    "1 ... 9       show that symbol",
-    "f             feeds: every stream of every venue",
-    "z             zones above and below the price; arrows scroll",
-    "l             last liquidations",
-    "t             processes",
-    "m             map or book, where there is room for one",
-    "+  -          narrower or wider range of prices",
-    "p  Space      pause: the picture stays, its age goes on; again: to the newest",
-    ",  .          10 s back or on, of a recording",
-    "Esc           back to the overview",
-    "q  Ctrl-C     quit",
+    "1 ... 9     show that symbol",
+    "f  z  l  t  feeds, zones (arrows scroll), liquidations, processes; again or Esc: back",
+    "m           map or book, where there is room for one",
+    "+  -        narrower or wider range of prices",
+    "p  Space    pause: the picture stays and ages; again: to the newest",
+    ",  .        10 s back or on, of a recording",
+    "q  Ctrl-C   quit",
     "",
-    "LIVE    data are fresh.      STALE   they are not; the line below says why.",
-    "Map and zones are estimates: modelled exposure in USD, not orders. lb = lower bound: that venue's",
-    "feed does not show every liquidation. P(swept) and accuracy need a scorecard, which no server has yet.",
-    "╱ in the strip: no frame for that time.",
+    "LIVE: data are fresh. STALE: they are not, and the line below says why.",
+    "Map and zones are estimates: modelled exposure in USD, no orders.",
+    "lb: lower bound; that venue's feed does not show every liquidation.",
+    "P(swept) and accuracy need a scorecard, which no server has yet.",
+    "Strip: longs or bids below the price, shorts or asks above; one column a frame,",
+    "the newest at the right; ╱ no frame for that time. The legend is its scale.",
 )
 
 
@@ -116,10 +114,11 @@ def _second(facts: Facts, badge: Badge, width: int) -> Line:
     rss = [one.rss_bytes for one in facts.processes if one.rss_bytes is not None]
     cpu = [one.cpu_pct for one in facts.processes if one.cpu_pct is not None]
     parts = [
-        f"clients {count(facts.fanout.clients)}",
-        f"{count(facts.messages_s)} msg/s",
-        f"cpu {sum(cpu):.0f} %" if cpu else f"cpu {NONE}",
-        f"rss {sum(rss) / 1e6:,.0f} M" if rss else f"rss {NONE}",
+        # Of fixed width: what stands behind a number does not move with it.
+        f"clients {count(facts.fanout.clients):<5}",
+        f"{count(facts.messages_s):>5} msg/s",
+        f"cpu {f'{sum(cpu):.0f}' if cpu else NONE:>3} %",
+        f"rss {f'{sum(rss) / 1e6:,.0f}' if rss else NONE:>5} M",
         f"{facts.instance} " if facts.instance else "",
         facts.source,
     ]
@@ -131,7 +130,10 @@ def _tabs(facts: Facts, width: int) -> Line:
     for number, one in enumerate(facts.symbols, 1):
         mine = one.name == facts.shown
         mark = f"{number} " if number < 10 else ""
-        spans += [span(f" {mark}{one.name} ", "tab" if mine else "dim"), span(f"{price_text(one.price)} ", "head" if mine else "")]
+        spans += [
+            span(f" {mark}{one.name} ", "tab" if mine else "dim"),
+            span(f"{price_text(one.price):<9} ", "head" if mine else ""),
+        ]
     return clipped(spans, width)
 
 
@@ -141,10 +143,10 @@ def _shown(facts: Facts, now_ms: int, width: int) -> Line:
     if one is None:
         return (span("no symbol", "dim"),)
     parts = [
-        f"map {age(None if one.map is None else now_ms - one.map.ts_ms)}" if one.maps else "no maps",
-        f"book {age(None if one.book is None else now_ms - one.book.ts_ms)}" if one.books else "no book",
-        f"oi {age(_since_ms(one.oi_ms, now_ms))}",
-        f"zones {count(one.zones)}",
+        f"map {age(None if one.map is None else now_ms - one.map.ts_ms):<5}" if one.maps else "no maps",
+        f"book {age(None if one.book is None else now_ms - one.book.ts_ms):<5}" if one.books else "no book",
+        f"oi {age(_since_ms(one.oi_ms, now_ms)):<5}",
+        f"zones {count(one.zones):<4}",
         f"data since {_clock(one.data_since_ms, '%d %H:%M') if one.data_since_ms else NONE} UTC",
         "USD estimated",
     ]
@@ -158,8 +160,8 @@ def _foot(facts: Facts, _badge: Badge, look: Look, _now_ms: int, width: int, _he
     tail = f"   {look.note or ACCURACY}"
     text = "fan-out:"
     for part in (
-        f"clients {count(out.clients)}", f"dropped {count(out.dropped)}", f"sent {money(out.bytes_s)} B/s",
-        f"http {count(out.requests_s)}/s", f"5xx {count(out.errors_5xx)}",
+        f"clients {count(out.clients):<5}", f"dropped {count(out.dropped):<5}", f"sent {money(out.bytes_s):>5} B/s",
+        f"http {count(out.requests_s):>5}/s", f"5xx {count(out.errors_5xx):<5}",
     ):  # fmt: skip
         if len(text) + len(part) + 2 + len(tail) <= width:
             text += f"  {part}"

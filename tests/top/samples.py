@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -50,7 +52,8 @@ def venue(name: str, state: str = "LIVE", **values: Any) -> Venue:
     """A venue with one stream."""
     plain: dict[str, Any] = {
         "lag_p50_ms": 38.0, "lag_p99_ms": 120.0, "gaps": 0, "reconnects": 0, "last_ms": NOW_MS - 200, "oi_ms": NOW_MS - 12_000,
-        "book": "synced", "liquidations": "largest_1s", "streams": (Stream(name=f"{name}@depth", state=state, messages=1234, lag_ms=38.0),),
+        "book": "synced", "liquidations": "largest_1s",
+        "streams": (Stream(name=f"{name}@depth", state=state, messages=1234, lag_ms=38.0),),
     }  # fmt: skip
     return Venue(name=name, state=state, **{**plain, **values})
 
@@ -75,8 +78,8 @@ def symbol(name: str, price: float, **values: Any) -> Symbol:
 def facts(**values: Any) -> Facts:
     """A healthy instance of three symbols and four venues."""
     names = (
-        ("supervisor", "supervisor"), ("ingest", "ingest"), ("engine-BTC", "engine"), ("engine-ETH", "engine"), ("engine-SOL", "engine"),
-        ("api-master", "master"), ("api-0", "api"), ("api-1", "api"),
+        ("supervisor", "supervisor"), ("ingest", "ingest"), ("engine-BTC", "engine"), ("engine-ETH", "engine"),
+        ("engine-SOL", "engine"), ("api-master", "master"), ("api-0", "api"), ("api-1", "api"),
     )  # fmt: skip
     plain: dict[str, Any] = {
         "now_ms": NOW_MS, "source": "shared memory", "instance": "demo", "version": "1.0", "heard_ms": NOW_MS - 300,
@@ -85,7 +88,10 @@ def facts(**values: Any) -> Facts:
             Process(name=name, role=role, state="LIVE", restarts=0, beat_ms=NOW_MS - 100, cpu_pct=7.6, rss_bytes=51_500_000)
             for name, role in names
         ),
-        "venues": (venue("binance"), venue("bybit", liquidations="all_500ms"), venue("okx", gaps=2), venue("hyperliquid", liquidations="none")),
+        "venues": (
+            venue("binance"), venue("bybit", liquidations="all_500ms"), venue("okx", gaps=2),
+            venue("hyperliquid", liquidations="none"),
+        ),
         "symbols": (symbol("BTC", PRICE), symbol("ETH", 2513.25), symbol("SOL", 179.785)), "shown": "BTC",
         "zones": tuple(
             sorted(
@@ -119,6 +125,19 @@ STATES: dict[str, dict[str, Any]] = {
     },
 }
 """State of the screen -> what of the healthy facts is otherwise."""
+
+
+def driven(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
+    """A test with an event loop of its own."""
+
+    @wraps(test)
+    def run(*arguments: Any, **fixtures: Any) -> None:
+        async def all_of_it() -> None:
+            await test(*arguments, **fixtures)
+
+        asyncio.run(all_of_it())
+
+    return run
 
 
 @dataclass
