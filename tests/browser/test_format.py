@@ -1,4 +1,4 @@
-"""`format.js`: numbers, times, names as people read them; `timing.js`, `scale.js`, `keys.js`, `alerts.js`: decisions of the page."""
+"""`format.js`: numbers, times, names as people read them; `timing.js`, `scale.js`, `keys.js`, `alerts.js`: what they decide."""
 
 from __future__ import annotations
 
