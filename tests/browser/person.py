@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import re
 import time
@@ -26,6 +27,7 @@ _PANE: Final = """() => {
   const largest = boxes.reduce((a, b) => (b.width * b.height > a.width * a.height ? b : a));
   return {x: largest.x, y: largest.y, width: largest.width, height: largest.height};
 }"""
+_SHIFT: Final = "{ const now = Date.now; Date.now = () => now() + (%d); }"
 _PAINTED: Final = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))"
 
 
@@ -41,11 +43,13 @@ def settled(page: Page, badge: str = "LIVE") -> None:
 
 
 class Person:
-    """One page of one backend."""
+    """One page of one backend. `clocked`: their clocks agree; otherwise the page's is the machine's, months away."""
 
-    def __init__(self, page: Page, backend: Backend) -> None:
+    def __init__(self, page: Page, backend: Backend, *, clocked: bool = True) -> None:
         self.page = page
         self.backend = backend
+        if clocked:
+            page.add_init_script(_SHIFT % (backend.now_ms - time.time_ns() // 1_000_000))
 
     # --- coming and looking -------------------------------------------------------------------------------------------
 
@@ -193,13 +197,12 @@ def cells_of_heatmap(body: dict[str, Any], layer: str, named: str) -> dict[tuple
 
 def same_as_server(person: Person, folder: Path, minutes: int = 60, symbol: str = "BTC") -> None:
     """Wait until what the page holds of its visible part is what a fresh `/heatmap` says, cell by cell, newest column included."""
-    left = 60
+    deadline = time.monotonic() + WITHIN_MS / 1000
     while True:
         found, wanted = _both(person, folder, minutes, symbol)
         if found == wanted:
             return
-        left -= 1
-        assert left, _difference(found, wanted)
+        assert time.monotonic() < deadline, _difference(found, wanted)
         person.page.wait_for_timeout(100)
 
 
@@ -208,7 +211,11 @@ Cells = dict[tuple[str, str, int, float], float]
 
 def _both(person: Person, folder: Path, minutes: int, symbol: str) -> tuple[Cells, Cells]:
     rows = person.rows(folder)
-    target = f"/heatmap?symbol={symbol}&minutes={minutes}&dt_s=60&layers=liq,depth"
+    # The page keeps its rows where a fresh answer would begin to pool them.
+    prices = sorted({float(row["price_usd"]) for row in rows})
+    step = person.backend.settings.symbols[symbol].step
+    k = max(1, round(min((b - a for a, b in itertools.pairwise(prices)), default=step) / step))
+    target = f"/heatmap?symbol={symbol}&minutes={minutes}&dt_s=60&k={k}&layers=liq,depth"
     body = person.backend.json(target)
     found = cells_of_rows(rows, ("map_liq", "book"))
     wanted = {**cells_of_heatmap(body, "liq", "map_liq"), **cells_of_heatmap(body, "depth", "book")}
