@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from mpengine import __version__
+from mpengine.plot.options import options as _plot_options
 
 if TYPE_CHECKING:
     from mpengine.brackets import Bracket, BracketFile
@@ -564,6 +565,25 @@ def replay(
     if summary.published < summary.frames:
         click.echo(f"{summary.frames - summary.published} frames were not newer than those in {data_dir}: skipped", err=True)
     click.echo(summary_json(summary).decode())
+
+
+@main.command()
+@_config
+@_set
+@_plot_options
+def plot(config: Path | None, overrides: tuple[str, ...], url: str | None, **given: Any) -> None:
+    """Draw the heatmap of SYMBOL into a PNG: scale in USD, age, coverage and model are in the picture (docs/reading-the-map.md)."""
+    from mpengine.plot.command import Failed, Wrong, draw, given_of, local_url
+
+    if url is None:
+        api = _settings(config, overrides).api
+        url = local_url(api.host, api.port)
+    try:
+        click.echo(draw(given_of(url, given)))
+    except Wrong as error:
+        raise click.UsageError(str(error)) from None
+    except Failed as error:
+        _fail(str(error))
 
 
 @main.command()
