@@ -45,7 +45,7 @@
  */
 
 import { ApiError } from "./api.js";
-import { now } from "./clock.js";
+import { adjust, now } from "./clock.js";
 import { candlesOf, newestMs } from "./heal.js";
 import { judge } from "./state.js";
 import { EVENTS_KEPT, RANGE_GRID } from "./store.js";
@@ -176,7 +176,8 @@ export class Session extends EventTarget {
   refreshHealth() {
     this.#healthMs = Date.now();
     const { signal } = this.#life;
-    this.#api.json("health", {}, { signal }).then((body) => !this.#over && this.#health(body), () => {});
+    const sentMs = Date.now();
+    this.#api.json("health", {}, { signal }).then((body) => !this.#over && this.#health(body, Date.now() - sentMs), () => {});
   }
 
   /** End everything: no request, timer, connection or listener is left. */
@@ -726,8 +727,9 @@ export class Session extends EventTarget {
 
   // Health
 
-  /** @param {Health} body */
-  #health(body) {
+  /** @param {Health} body @param {number} tookMs */
+  #health(body, tookMs) {
+    adjust(body.now_ms, tookMs); // ages count from the first picture on, though the first beat is seconds away
     const { status, venuesHealth } = this.#store.get();
     const rows = Object.entries(body.exchanges).map(([venue, one]) => {
       const lags = Object.values(one.streams).flatMap(({ lag_ms: lag }) => (lag === null ? [] : [lag]));
@@ -739,6 +741,7 @@ export class Session extends EventTarget {
       venuesHealth: { ...venuesHealth, ...Object.fromEntries(rows) },
       status: { ...status, service: body.status, symbols, version: body.version },
     });
+    this.#judge();
   }
 
   /** What the newest snapshot says of each venue. */
