@@ -16,7 +16,7 @@ from tests.top.samples import NOW_MS, facts, heat
 def moments(count: int) -> list[Facts]:
     """One a second; venues change each time, the map once a minute."""
     return [
-        facts(now_ms=NOW_MS + 1000 * n, messages_s=float(n), map=heat("map", 40, newest_ms=NOW_MS + 60_000 * (n // 60)))
+        facts(book=None, now_ms=NOW_MS + 1000 * n, messages_s=float(n), map=heat("map", 4, newest_ms=NOW_MS + 60_000 * (n // 60)))
         for n in range(count)
     ]
 
