@@ -56,10 +56,10 @@ function paintLayer(context, axes, scene, layer, which) {
 function paintProjection(context, axes, scene, layer) {
   const newest = layer.newestHeld;
   const epoch = layer.epochs.find(({ ring }) => ring.has(newest));
-  const to = pixel(axes.left(newest + 1));
-  if (!epoch || to >= axes.width) return;
-  const source = sourceOf(axes, scene, epoch, "map");
+  const source = epoch ? sourceOf(axes, scene, epoch, "map") : null;
   if (source === null) return;
+  const to = pixel(axes.left(blockStart(newest, source.kx) + source.kx));
+  if (to >= axes.width) return;
   const block = Math.floor(source.ring.slotOf(newest) / source.kx);
   const start = Math.max(0, to);
   const x = { to: start, size: axes.width - start, from: 1.25 + block, part: 0.5 };
@@ -101,8 +101,10 @@ function boundary(axes, step, row) {
 
 /** @param {Axes} axes @param {Source} source @returns {Span[]} */
 function columnSpans(axes, { ring, kx }) {
-  const first = Math.max(ring.first, Math.floor(axes.columnAt(0)));
-  const last = Math.min(ring.newestHeld, Math.floor(axes.columnAt(axes.width)));
+  if (ring.newestHeld < 0) return [];
+  // whole blocks: a part of one may be too narrow for a pixel
+  const first = Math.max(blockStart(ring.first, kx), Math.floor(axes.columnAt(0)));
+  const last = Math.min(blockStart(ring.newestHeld, kx) + kx - 1, Math.floor(axes.columnAt(axes.width)));
   if (last < first) return [];
   const wrap = first - ring.slotOf(first) + ring.slots;
   const parts = wrap > last ? [[first, last + 1]] : [[first, wrap], [wrap, last + 1]]; // prettier-ignore
@@ -113,6 +115,11 @@ function columnSpans(axes, { ring, kx }) {
     const at = ring.slotOf(from) + (start - left) / axes.bar;
     return size > 0 ? [{ to: start, size, from: 1 + at / kx, part: size / axes.bar / kx }] : [];
   });
+}
+
+/** First column of the block that a column is in. @param {number} col @param {number} kx */
+function blockStart(col, kx) {
+  return col - (col % kx);
 }
 
 /** @param {Axes} axes @param {Source} source @returns {Span[]} */

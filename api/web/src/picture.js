@@ -32,6 +32,8 @@ import { paintZones } from "./zoneband.js";
 
 const SILENT = { lastValueVisible: false, priceLineVisible: false, crosshairMarkerVisible: false };
 const DIGITS = 6;
+/** Room left of the first column in the default view, as a part of all. */
+const LEFT = 0.004;
 
 /**
  * Events: `readout` (detail: Readout, or null when the cursor leaves) and `view` (detail: View and `atNewest`).
@@ -51,7 +53,6 @@ export class Picture extends EventTarget {
   };
   #symbol = "";
   #step = 1;
-  #log = false;
   /** @type {number|null} */
   #mark = null;
   /** @type {import("../vendor/lightweight-charts.js").IPriceLine|null} */
@@ -264,10 +265,10 @@ export class Picture extends EventTarget {
     this.setMark(this.#mark);
   }
 
-  /** @param {"linear"|"log"} mode of the price axis */
+  /** The prices shown are the default ones afterwards. @param {"linear"|"log"} mode of the price axis */
   setPriceScale(mode) {
-    this.#log = mode === "log";
-    this.chart.priceScale("right").applyOptions({ mode: this.#log ? 1 : 0 });
+    this.viewport.log = mode === "log";
+    this.chart.priceScale("right").applyOptions({ mode: mode === "log" ? 1 : 0, autoScale: true });
   }
 
   /** @param {boolean} stale */
@@ -293,7 +294,8 @@ export class Picture extends EventTarget {
   recenter() {
     this.viewport.autoPrices();
     const { newest, cols } = this.timeline;
-    this.viewport.showColumns(newest - cols + 1, newest + 1 + futureOf(cols));
+    // the first pixel of the pane is half a pixel right of where bars begin
+    this.viewport.showColumns(newest + 1 - cols * (1 + LEFT), newest + 1 + futureOf(cols));
   }
 
   /** The newest column, as near as now. */
@@ -413,7 +415,7 @@ export class Picture extends EventTarget {
   /** @param {import("./axes.js").Scope} scope */
   #axes(scope) {
     const placeable = this.scene.dtMs > 0 && this.series.line.priceToCoordinate(1) !== null;
-    return placeable ? new Axes(this.chart, this.series.line, this.timeline.first, scope, this.#log) : null;
+    return placeable ? new Axes(this.chart, this.series.line, this.timeline.first, scope, this.viewport.log) : null;
   }
 
   /** @param {LayerName} name */
@@ -470,7 +472,7 @@ export class Picture extends EventTarget {
 
   /** @param {number} col @param {number} price */
   #point(col, price) {
-    if (this.scene.dtMs === 0) return;
+    if (this.scene.dtMs === 0 || this.series.line.priceToCoordinate(price) === null) return;
     this.chart.setCrosshairPosition(price, barTime(col, this.scene.dtMs), this.series.line);
     this.#tell({ col, price });
   }

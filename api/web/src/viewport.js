@@ -4,6 +4,9 @@
 /** @typedef {import("./axes.js").LineApi} LineApi */
 
 const LEAST_BARS = 5;
+/** The library takes ranges of its logarithmic scale in the units of that scale. */
+const LOG_SHIFT = 1e-4;
+const LOG_RAISED = 4;
 
 export class Viewport {
   /** @param {Chart} chart @param {LineApi} series whose prices they are */
@@ -12,6 +15,7 @@ export class Viewport {
     this.series = series;
     /** Column of the first bar. */
     this.first = 0;
+    this.log = false;
   }
 
   /** Columns at both edges, with their fractions; bar n reaches from n to n + 1. @returns {[number, number]|null} */
@@ -29,13 +33,14 @@ export class Viewport {
   /** Prices at both edges. @returns {[number, number]|null} */
   prices() {
     const { height } = this.chart.paneSize();
-    const [low, high] = [height - 0.5, -0.5].map((y) => this.series.coordinateToPrice(y));
+    const [low, high] = [height - 1, 0].map((y) => this.series.coordinateToPrice(y));
     return low == null || high == null || height === 0 ? null : [Number(low), Number(high)];
   }
 
   /** From now on these prices, whatever is visible. @param {number} from @param {number} to */
   showPrices(from, to) {
-    if (to > from) this.chart.priceScale("right").setVisibleRange({ from, to });
+    const scaled = (/** @type {number} */ price) => (this.log ? Math.log10(price + LOG_SHIFT) + LOG_RAISED : price);
+    if (to > from && to > 0) this.chart.priceScale("right").setVisibleRange({ from: scaled(from), to: scaled(to) });
   }
 
   /** From now on the prices that suit what is visible. */
