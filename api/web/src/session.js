@@ -95,8 +95,10 @@ export class Session extends EventTarget {
   #keptFromMs = null;
   #buffered = 0;
   #overflow = false;
-  /** Numbers of liquidations that are being fetched. @type {string|null} */
+  /** What is said of liquidations that are being fetched; those behind them. @type {string|null} */
   #eventHole = null;
+  /** @type {Liquidation[][]} */
+  #eventsWaiting = [];
   /** @type {import("./zone_rows.js").ZoneTable|null} */
   #zones = null;
   #zoneMismatches = 0;
@@ -262,6 +264,7 @@ export class Session extends EventTarget {
     this.#dropKept();
     if (this.#grid !== null && (this.#grid.symbol !== symbol || this.#grid.range !== range)) this.#grid = null;
     this.#eventHole = null;
+    this.#eventsWaiting = [];
     this.#filling = false;
     this.#feed.subscribe(["depth", "liq", "liquidations", "zones", "candles"].map((kind) => `${kind}.${symbol}`).concat("status"));
     const waitMs = this.#loadedMs + SETTLE_MS - Date.now();
@@ -486,13 +489,10 @@ export class Session extends EventTarget {
 
   // Gaps
 
-  /** @param {{kind: string, from: number, to: number, epoch: number}} gap */
-  #gap({ kind, from, to, epoch }) {
-    if (kind === "liquidations") {
-      this.#healEvents(from - 1, to, epoch);
-      return;
-    }
-    const lane = this.#lanes[/** @type {"liq"|"depth"} */ (kind)];
+  /** Numbers that will not come; of liquidations the next ones tell. @param {{kind: string, to: number}} gap */
+  #gap({ kind, to }) {
+    if (kind !== "liq" && kind !== "depth") return;
+    const lane = this.#lanes[kind];
     if (lane.seq !== null && to > lane.seq && (lane.goal === null || to > lane.goal)) this.#heal(lane, to, true);
   }
 
@@ -538,10 +538,12 @@ export class Session extends EventTarget {
   /** @param {Lane} lane @returns {Promise<Snapshot>} */
   #since(lane) {
     const { symbol, range, dtMs, k } = /** @type {Grid} */ (this.#grid);
+    const { venues } = this.#store.get();
     const { signal } = this.#abort;
+    // With the liquidations of its columns, which take the place of those that the picture has there.
     const params = {
-      symbol, minutes: RANGE_GRID[range].minutes, dt_s: dtMs / 1000, k,
-      since_ms: lane.tMs, layers: lane.layer, max_cols: 1440, max_rows: 2000, format: "bin",
+      symbol, minutes: RANGE_GRID[range].minutes, dt_s: dtMs / 1000, k, venues,
+      since_ms: lane.tMs, layers: [lane.layer, "realised"], max_cols: 1440, max_rows: 2000, format: "bin",
     };
     return this.#api.patiently(() => this.#heatmap(params, signal), { signal, onWait: this.#onWait });
   }
@@ -607,18 +609,31 @@ export class Session extends EventTarget {
 
   /** @param {Liquidation[]} items */
   #events(items) {
-    const { events, venues } = this.#store.get();
-    const wanted = venues === null ? items : items.filter((one) => venues.includes(one.venue));
-    const known = new Set(events.map(nameOf));
-    const fresh = wanted.filter((one) => !known.has(nameOf(one)));
+    const known = new Set(this.#store.get().events.map(nameOf));
+    const fresh = this.#ofVenues(items).filter((one) => !known.has(nameOf(one)));
     if (fresh.length) this.#draw(() => this.#listEvents(fresh));
-    this.#soon(() => {
-      const first = items[0]?.seq ?? 0;
-      if (this.#realised >= 0 && first > this.#realised + 1) this.#healEvents(this.#realised, first - 1, null);
-      const drawn = wanted.filter((one) => one.seq > this.#realised);
+    this.#soon(() => this.#placeEvents(items));
+  }
+
+  /** In the order of their numbers, for a picture counts them by these. @param {Liquidation[]} items */
+  #placeEvents(items) {
+    const first = items[0]?.seq ?? 0;
+    if (this.#eventHole !== null) {
+      this.#eventsWaiting.push(items);
+    } else if (this.#realised >= 0 && first > this.#realised + 1) {
+      this.#eventsWaiting.push(items);
+      this.#healEvents(this.#realised, first - 1);
+    } else {
+      const drawn = this.#ofVenues(items).filter((one) => one.seq > this.#realised);
       this.#realised = Math.max(this.#realised, items.at(-1)?.seq ?? -1);
       if (drawn.length) this.#draw(() => this.#picture.putEvents(drawn));
-    });
+    }
+  }
+
+  /** @param {Liquidation[]} items */
+  #ofVenues(items) {
+    const { venues } = this.#store.get();
+    return venues === null ? items : items.filter((one) => venues.includes(one.venue));
   }
 
   /** @param {Liquidation[]} fresh */
@@ -627,24 +642,22 @@ export class Session extends EventTarget {
     this.#store.set({ events: events.slice(-EVENTS_KEPT) });
   }
 
-  /** Events numbered behind `after` up to `to`. @param {number} after @param {number} to @param {number|null} epoch */
-  async #healEvents(after, to, epoch) {
+  /** Events numbered behind `after` up to `to`, before those that wait. @param {number} after @param {number} to */
+  async #healEvents(after, to) {
     const generation = this.#generation;
     const { signal } = this.#abort;
-    const { symbol, venues } = this.#store.get();
-    this.#realised = Math.max(this.#realised, to);
+    const { symbol } = this.#store.get();
     this.#eventHole = `${counted(to - after, "liquidation")} ${to - after === 1 ? "is" : "are"} missing`;
     this.#judge();
     try {
       for (let cursor = after; cursor < to; ) {
-        const params = { symbol, after: cursor, epoch, limit: PAGE };
+        const params = { symbol, after: cursor, limit: PAGE };
         const ask = () => this.#api.json("liquidations", params, { signal });
         const body = await this.#api.patiently(ask, { signal, onWait: this.#onWait });
         if (generation !== this.#generation) return;
         this.#failed = this.#warmup = null;
-        if (body.reset === true) break; // its pushes say so too
         const passed = /** @type {Liquidation[]} */ (body.items).filter((one) => one.seq > cursor && one.seq <= to);
-        const items = venues === null ? passed : passed.filter((one) => venues.includes(one.venue));
+        const items = this.#ofVenues(passed);
         if (items.length) {
           this.#draw(() => {
             this.#picture.putEvents(items);
@@ -658,8 +671,14 @@ export class Session extends EventTarget {
       if (generation !== this.#generation) return;
       this.#fault = error instanceof Error ? error.message : String(error);
       this.#loadLater(AGAIN_MS);
+      this.#judge();
+      return;
     }
+    this.#realised = to;
     this.#eventHole = null;
+    const waiting = this.#eventsWaiting;
+    this.#eventsWaiting = [];
+    for (const items of waiting) this.#placeEvents(items);
     this.#judge();
   }
 
