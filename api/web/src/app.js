@@ -56,6 +56,8 @@ wireAlerts();
 wireKey();
 wireAddress();
 session.open();
+// Beats bring the server's time too, but only after some seconds in which ages would be wrong where this clock is.
+api.syncClock().catch(() => undefined);
 
 /** Cross-hair, way back to the newest column, keys. */
 function wireChart() {
@@ -97,6 +99,8 @@ function wireChart() {
 
   const help = wireHelp();
   const close = () => {
+    // What lies on top closes first, by itself.
+    if (document.querySelector(":popover-open, dialog[open]")) return;
     picture.clearCrosshair();
     for (const node of document.querySelectorAll("#notices > *")) node.remove();
   };
@@ -170,7 +174,8 @@ function wireAlerts() {
   const on = inputOf("alert-on");
   on.addEventListener("change", async () => {
     store.set(on.checked ? DEFAULT_ALERT : { alertPct: null, alertUsd: null });
-    setText(byId("alert-note"), on.checked ? permissionText(await askPermission()) : "");
+    setText(byId("alert-note"), on.checked ? "Your browser may ask whether it may tell you." : "");
+    if (on.checked) setText(byId("alert-note"), permissionText(await askPermission()));
   });
   store.subscribe(["mark", "zonesRows", "alertPct", "alertUsd"], ({ symbol, mark, zonesRows, alertPct: pct, alertUsd: usd }) => {
     for (const zone of due({ zones: zonesRows, mark, pct, usd, told, nowMs: now() })) {

@@ -47,7 +47,7 @@ export function taken(target, key) {
   if (!target || key === "Escape") return false;
   if (target.closest("input[type=text], input[type=number], input[type=password], select, textarea, dialog[open]")) return true;
   const moves = key in ARROWS || key === "End";
-  if (moves) return Boolean(target.closest("input, [role=tab], [role=tabpanel], [role=region], .sheet"));
+  if (moves) return Boolean(target.closest("input, [role=tab], [role=tabpanel], [role=group], .sheet"));
   return key === " " && Boolean(target.closest("button, input, a, summary"));
 }
 

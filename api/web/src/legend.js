@@ -73,7 +73,7 @@ export class Legend {
   /** @param {Look} look @param {boolean} shown */
   render(look, shown) {
     this.look = look;
-    this.box.classList.toggle("off", !shown);
+    this.box.hidden = !shown;
     for (const [end, usd] of /** @type {const} */ ([["lo", look.loUsd], ["hi", look.hiUsd]])) {
       const text = compact(usd);
       this.sliders[end].value = String(qOf(usd));
