@@ -44,6 +44,8 @@ OPAQUE_FROM: Final = 0.3
 FAINTEST: Final = 0.3
 """Opacity of the lowest position: faint cells let the background through."""
 
+ABOVE: Final = 0.6
+"""Opacity of the highest position of a layer that lies on another one."""
 WEAK_ON_WHITE: Final = 0.94
 STRONG_ON_WHITE: Final = 0.18
 """Part of a ramp that is used on white: its ends are too near to white, and to the other side's."""
@@ -72,7 +74,7 @@ def colours_at(palette: Palette, side: int, theme: Theme, positions: npt.NDArray
     low = np.minimum(places.astype(np.int64), len(anchors) - 2)
     part = (places - low)[:, np.newaxis]
     colours = anchors[low] * (1.0 - part) + anchors[low + 1] * part
-    opacity = 255.0 * (positions if above else np.minimum(1.0, FAINTEST + (1.0 - FAINTEST) * positions / OPAQUE_FROM))
+    opacity = 255.0 * (ABOVE * positions if above else np.minimum(1.0, FAINTEST + (1.0 - FAINTEST) * positions / OPAQUE_FROM))
     return np.floor(np.column_stack([colours, opacity]) + 0.5).astype(np.uint8)
 
 

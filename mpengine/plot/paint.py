@@ -161,7 +161,8 @@ class _Picture:
     def _grid(self) -> None:
         plot = self.layout.plot
         for y, _ in self.layout.price_ticks:
-            self._fill(Box(plot.x0, y, self.layout.profile.x1, y + self.thin), self.colours.grid)
+            for box in (plot, self.layout.profile):
+                self._fill(Box(box.x0, y, box.x1, y + self.thin), self.colours.grid)
         for x, _ in self.layout.time_ticks:
             self._fill(Box(x, plot.y0, x + self.thin, plot.y1), self.colours.grid)
 

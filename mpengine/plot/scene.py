@@ -61,6 +61,8 @@ LOCK_SPAN: Final = 50.0
 """A locked scale spans at least this factor, so that a quiet market still has shades."""
 LOCK_LO_USD: Final = 10_000.0
 ZONES_PER_SIDE: Final = 5
+FRESH_S: Final = 90.0
+"""No layer is stale up to this age; what the server calls stale before is its feeds of liquidations."""
 CANDLE_UNITS: Final = 5.0
 """Width of a candle and its gap, at least."""
 BAR_MINUTES: Final = (1, 2, 5, 10, 15, 30, 60, 120, 240)
@@ -166,7 +168,9 @@ def compose(
     header = heatmap.header
     low, high = header.price0 - header.step / 2, header.price0 + (header.rows - 0.5) * header.step
     heats = tuple(_heat(ask, name, heatmap) for name in ask.layers if BLOCKS[name][0] in heatmap.planes)
-    if not header.cols or not header.rows or not heats or all(heat.missing.all() for heat in heats):
+    if not heats:
+        raise Empty(f"there are no frames of {ask.symbol} yet")
+    if not header.cols or not header.rows or all(heat.missing.all() for heat in heats):
         raise Empty(f"there are no frames of {ask.symbol} in this range")
     t1_ms = header.t0_ms + header.cols * header.dt_ms
     return Scene(
@@ -276,8 +280,17 @@ def badges_of(scene: Scene) -> list[Badge]:
     """Whether it is an estimate, and whether the data stands still."""
     found = [Badge("ESTIMATED")] if scene.estimated else [Badge("30 s AVERAGE")]
     if scene.stale:
-        found.append(Badge("STALE" if scene.age_s is None else f"STALE {ticks.age_text(scene.age_s)}", warns=True))
+        old = scene.age_s is not None and scene.age_s > FRESH_S
+        found.append(Badge(f"STALE {ticks.age_text(scene.age_s or 0.0)}" if old else "STALE", warns=True))
     return found
+
+
+def _why_stale(scene: Scene) -> str:
+    if scene.age_s is None:
+        return "the newest data of the server is of unknown age"
+    if scene.age_s > FRESH_S or not scene.ask.realised:
+        return f"the newest data of the server is {ticks.age_text(scene.age_s)} old"
+    return "no feed of liquidations is live, so realised ones may be missing"
 
 
 def facts_of(scene: Scene) -> list[str]:
@@ -292,8 +305,7 @@ def facts_of(scene: Scene) -> list[str]:
         facts.append(f"price {ticks.plain_price(scene.price)} USD")
     facts.append("data since unknown" if since is None else f"data since {ticks.moment_text(since)} UTC")
     if scene.stale:
-        age = "of unknown age" if scene.age_s is None else f"{ticks.age_text(scene.age_s)} old"
-        facts.append(f"STALE: the newest data of the server is {age}")
+        facts.append(f"STALE: {_why_stale(scene)}")
     elif scene.age_s is not None and not scene.ask.ended:
         facts.append(f"{ticks.age_text(scene.age_s)} old when it was drawn")
     return facts

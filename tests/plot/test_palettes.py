@@ -10,6 +10,7 @@ import pytest
 
 from mpengine.cells import usd_of_u8log
 from mpengine.palettes import (
+    ABOVE,
     FAINTEST,
     MARKS,
     OPAQUE_FROM,
@@ -41,10 +42,11 @@ def test_the_page_and_the_picture_have_the_same_colours() -> None:
         name: tuple(re.findall(r'"([0-9a-f ]{20,})"', body)) for name, body in re.findall(r"(\w+): \[(.*?)\]", table, re.DOTALL)
     }
     assert found == RAMPS
-    text = (PAGE / "lut.js").read_text(encoding="utf-8")
+    text = "".join((PAGE / name).read_text(encoding="utf-8") for name in ("lut.js", "store.js"))
     for pattern, value in (
         (r"OPAQUE_FROM = ([\d.]+)", OPAQUE_FROM),
         (r"FAINTEST = ([\d.]+)", FAINTEST),
+        (r"opacityDepth: ([\d.]+)", ABOVE),
         (r"weak: ([\d.]+)", WEAK_ON_WHITE),
         (r"strong: ([\d.]+)", STRONG_ON_WHITE),
     ):
@@ -85,7 +87,7 @@ def test_ends_of_a_scale_are_the_ends_of_the_ramp() -> None:
 
 def test_a_layer_on_top_lets_the_other_one_through_where_it_is_thin() -> None:
     opacity = colours_at("mono", 0, "dark", np.array([0.0, 0.5, 1.0]), above=True)[:, 3]
-    assert opacity.tolist() == [0, 128, 255]
+    assert opacity.tolist() == [0, 77, 153]
 
 
 def test_the_lowest_colour_lets_the_background_through() -> None:
