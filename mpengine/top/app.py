@@ -31,6 +31,7 @@ from mpengine.top.widgets import Panel, ZoneTable
 HZ: Final = 4.0
 RANGE_PCT: Final = 3.0
 STEP_MS: Final = 10_000
+ZONES_MS: Final = 1000
 LISTED: Final = 80
 """Rows of the zones where they have all the room; more than the screen has scroll."""
 _NEVER_DIM: Final = frozenset(("head", "foot", "help", "processes"))
@@ -95,7 +96,7 @@ class TopApp(App[None]):
         self._step = step
         self._range = RANGES_PCT.index(RANGE_PCT)
         self._palette = Palette(colours_of(self.console.color_system) if colours is None else colours)
-        self._panels = {part: Panel(part, self._palette) for part in get_args(Part) if part != "zones"}
+        self._panels = {part: Panel(part, self._palette) for part in get_args(Part) if part != "zone_list"}
         self._small = Panel("small", self._palette)
         self._zones = ZoneTable(self._palette)
         self._source_task: asyncio.Task[None] | None = None
@@ -104,6 +105,8 @@ class TopApp(App[None]):
         self._room = Size(80, 24)
         self._where: dict[Part, Place] = {}
         self._shape = (0, 0)
+        self._zones_of: tuple[object, ...] = ()
+        self._zones_ms = 0
 
     # --- life -------------------------------------------------------------------------------------------------------
 
@@ -185,7 +188,7 @@ class TopApp(App[None]):
             place.part: place
             for place in places(width, height, look.view, look.layer, len(facts.venues) or 4, len(facts.processes) or 6)
         }
-        parts: dict[str, Panel | ZoneTable] = {**self._panels, "zones": self._zones}
+        parts: dict[str, Panel | ZoneTable] = {**self._panels, "zone_list": self._zones}
         for name, widget in parts.items():
             place = where.get(name)  # type: ignore[call-overload]
             widget.display = place is not None
@@ -211,14 +214,22 @@ class TopApp(App[None]):
         look = self.look
         for part, place in self._where.items():
             dim = found.stale and part not in _NEVER_DIM
-            if part == "zones":
-                rows = place.height - 1 if look.view == "main" else LISTED
-                self._zones.show(self.facts, now_ms, place.width, rows, dim=dim)
+            if part == "zone_list":
+                self._draw_zones(place, now_ms, dim=dim)
                 continue
             lines = lines_of(part, self.facts, found, look, now_ms, place.width, place.height)
             self._panels[part].show(lines, dim=dim)
         small: list[Line] = [(span(f"the terminal must have {NARROWEST} x {LOWEST} cells or more", "bad"),)]
         self._small.show(small if not self._where else [], dim=False)
+
+    def _draw_zones(self, place: Place, now_ms: int, *, dim: bool) -> None:
+        """PERF: every distance changes with every price, and a row of this table is dear: once a second is enough for them."""
+        facts = self.facts
+        wanted = (facts.zones, facts.shown, place, dim)
+        if wanted == self._zones_of and 0 <= now_ms - self._zones_ms < ZONES_MS:
+            return
+        self._zones_of, self._zones_ms = wanted, now_ms
+        self._zones.show(facts, now_ms, place.width, LISTED, dim=dim)
 
     @property
     def redrawn(self) -> int:

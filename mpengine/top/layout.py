@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
-Part = Literal["head", "venues", "streams", "map", "book", "zones", "liquidations", "processes", "foot", "help"]
+Part = Literal["head", "venues", "streams", "map", "book", "zones", "zone_list", "liquidations", "processes", "foot", "help"]
+"""`zones`: as many as there is room for; `zone_list`: all of them, to scroll in."""
 View = Literal["main", "feeds", "zones", "liquidations", "processes", "help"]
 
 HEAD: Final = 4
@@ -44,7 +45,7 @@ def _single(width: int, body: int, view: View, venues: int) -> list[Place]:
         top = min(venues + 2, body // 2)
         return [Place("venues", 0, HEAD, width, top), Place("streams", 0, HEAD + top, width, body - top)]
     part: dict[View, Part] = {
-        "zones": "zones", "liquidations": "liquidations", "processes": "processes", "help": "help",
+        "zones": "zone_list", "liquidations": "liquidations", "processes": "processes", "help": "help",
     }  # fmt: skip
     return [Place(part[view], 0, HEAD, width, body)]
 

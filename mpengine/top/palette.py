@@ -23,12 +23,19 @@ HEAT_16: Final = {
 }
 
 
+GREY_256: Final = ("color(235)", "color(238)", "color(241)", "color(244)", "color(247)", "color(250)")
+GREY_16: Final = ("bright_black", "bright_black", "bright_black", "white", "white", "bright_white")
+"""Of a picture that is not to be trusted any more. Not the attribute `dim`: it does not reach the lower half of a cell."""
+
+
 class Palette:
     """Styles of tones. `colours`: 256 or 16; without colour the strips have shades and need none."""
 
     def __init__(self, colours: int) -> None:
         ramps = HEAT_256 if colours >= 256 else HEAT_16
-        self._colours = {f"{side}{level}": name for side, names in ramps.items() for level, name in enumerate(names, 1)}
+        greys = GREY_256 if colours >= 256 else GREY_16
+        tones = [(f"{side}{level}", name, greys[level - 1]) for side, names in ramps.items() for level, name in enumerate(names, 1)]
+        self._colours = {False: {tone: name for tone, name, _ in tones}, True: {tone: grey for tone, _, grey in tones}}
         self._styles: dict[tuple[str, str, bool], Style] = {}
 
     def style(self, tone: str, back: str, *, dim: bool) -> Style:
@@ -36,10 +43,11 @@ class Palette:
         key = (tone, back, dim)
         found = self._styles.get(key)
         if found is None:
-            found = Style.parse(TEXT[tone]) if tone in TEXT else Style(color=self._colours[tone])
+            colours = self._colours[dim]
+            found = Style.parse(TEXT[tone]) + Style(dim=dim or None) if tone in TEXT else Style(color=colours[tone])
             if back:
-                found += Style(bgcolor=self._colours[back])
-            found = self._styles[key] = found + Style(dim=True) if dim else found
+                found += Style(bgcolor=colours[back])
+            self._styles[key] = found
         return found
 
 

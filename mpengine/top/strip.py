@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import groupby
 from typing import Any, Final
 
@@ -86,16 +87,33 @@ def strip(heat: Heat | None, price: float | None, now_ms: int, width: int, heigh
         nothing: list[Line] = [((cut("no frame yet", width), "dim", ""),)]
         return nothing[: max(0, height)]
     columns, lines = width - AXIS, height - 1
-    scale = scale_of(heat)
-    levels = LEVELS if colour else len(SHADES) - 1
-    cells, there = _signed(heat, columns, lines * (2 if colour else 1), scale, levels)
     marked = _line_of(heat, price, lines)
+    scale, body = _picture(_Same(heat), columns, lines, marked, colour=colour)
+    axis = (_axis(heat, price, line, lines, marked) for line in range(lines))
+    return [_legend(heat, scale, now_ms, width, colour=colour), *((label, *cells) for label, cells in zip(axis, body))]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Same:
+    """A picture that is equal to itself only: comparing thousands of cells would cost what the cache saves."""
+
+    heat: Heat
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other.heat is self.heat
+
+    def __hash__(self) -> int:
+        return id(self.heat)
+
+
+@lru_cache(maxsize=4)
+def _picture(of: _Same, columns: int, lines: int, marked: int | None, *, colour: bool) -> tuple[Scale, list[Line]]:
+    """Scale and cells, line by line. PERF: ages and prices change 4 times a second, columns twice a minute."""
+    scale = scale_of(of.heat)
+    levels = LEVELS if colour else len(SHADES) - 1
+    cells, there = _signed(of.heat, columns, lines * (2 if colour else 1), scale, levels)
     first = there.index(True) if True in there else columns
-    body = [
-        (_axis(heat, price, line, lines, marked), *_cells(cells, there, line, first, colour=colour, marked=line == marked))
-        for line in range(lines)
-    ]
-    return [_legend(heat, scale, now_ms, width, colour=colour), *body]
+    return scale, [tuple(_cells(cells, there, line, first, colour=colour, marked=line == marked)) for line in range(lines)]
 
 
 def _line_of(heat: Heat, price: float | None, lines: int) -> int | None:

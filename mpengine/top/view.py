@@ -148,7 +148,7 @@ def _shown(facts: Facts, now_ms: int, width: int) -> Line:
         f"oi {age(_since_ms(one.oi_ms, now_ms)):<5}",
         f"zones {count(one.zones):<4}",
         f"data since {_clock(one.data_since_ms, '%d %H:%M') if one.data_since_ms else NONE} UTC",
-        "USD estimated",
+        "estimated",
     ]
     if one.error:
         parts.insert(0, f"▲ {one.error}")
@@ -334,7 +334,7 @@ def _strip(layer: Layer) -> _Maker:
 _Maker = Callable[[Facts, Badge, Look, int, int, int], list[Line]]
 _PARTS: Final[dict[Part, _Maker]] = {
     "head": _head, "venues": _venues, "streams": _streams, "map": _strip("map"), "book": _strip("book"), "zones": _zones,
-    "liquidations": _liquidations, "processes": _processes, "foot": _foot, "help": _help,
+    "zone_list": _zones,     "liquidations": _liquidations, "processes": _processes, "foot": _foot, "help": _help,
 }  # fmt: skip
 
 

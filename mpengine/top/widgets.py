@@ -78,7 +78,9 @@ class Panel(Widget):
 
 
 class ZoneTable(DataTable[Text]):
-    """The zones. Columns have fixed widths: measuring them at every change is what made such tables slow (textual#6457)."""
+    """All zones, to scroll in. Columns have fixed widths: measuring them at every change is what made such tables slow
+    (textual#6457). Even so a changed cell draws its whole row again, at ten times the cost of a panel's: so the overview, where
+    every distance changes every second, has a panel of them."""
 
     DEFAULT_CSS = """
     ZoneTable { position: absolute; width: 1; height: 1; background: ansi_default; overflow-x: hidden; scrollbar-size: 1 1; }
@@ -88,7 +90,7 @@ class ZoneTable(DataTable[Text]):
     """
 
     def __init__(self, palette: Palette) -> None:
-        super().__init__(id="zones", cell_padding=0, show_cursor=False, zebra_stripes=False)
+        super().__init__(id="zone_list", cell_padding=0, show_cursor=False, zebra_stripes=False)
         self._palette = palette
         self._names: tuple[str, ...] = ()
         self._shown: list[list[tuple[str, str]]] = []
