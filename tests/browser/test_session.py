@@ -419,9 +419,9 @@ def test_one_venue_down_is_not_stale(lab: Page, backend: Backend) -> None:
 def test_late_answers_are_not_those_of_another_symbol(lab: Page, backend: Backend) -> None:
     held = Held(lab, "**/heatmap?*")
     lab.evaluate("() => lab.open({})")
-    wait_for_requests(lab, held, 1)
+    wait_for_requests(lab, held.urls, 1)
     lab.evaluate("() => lab.session.setSymbol('ETH')")
-    wait_for_requests(lab, held, 2)
+    wait_for_requests(lab, held.urls, 2)
     for range_ in ("4h", "12h", "1h", "4h"):
         lab.evaluate("(range) => lab.session.setRange(range)", range_)
     held.release()
@@ -434,12 +434,12 @@ def test_late_answers_are_not_those_of_another_symbol(lab: Page, backend: Backen
     wait(lab, "() => lab.store.get().zonesRows.every((one) => one.price < 10_000)")
 
 
-def wait_for_requests(page: Page, held: Held, count: int) -> None:
-    for _ in range(500):
-        if len(held.urls) >= count:
+def wait_for_requests(page: Page, urls: list[str], count: int) -> None:
+    for _ in range(1000):
+        if len(urls) >= count:
             return
         page.wait_for_timeout(10)
-    raise AssertionError(f"only {len(held.urls)} requests")
+    raise AssertionError(f"only {len(urls)} requests")
 
 
 def test_hopping_between_symbols_ends_right_and_leaves_nothing(lab: Page, backend: Backend) -> None:
@@ -489,6 +489,25 @@ def test_an_answer_that_makes_no_sense_is_told_and_not_drawn(lab: Page, backend:
     lab.clock.fast_forward(11_000)
     wait(lab, "() => lab.store.get().badge === 'LIVE'")
     assert lab.evaluate("lab.differences()") == []
+
+
+def test_the_picture_does_not_wait_for_candles(lab: Page, backend: Backend, complaints: Complaints) -> None:
+    complaints.allow += NETWORK
+    body = json.dumps({"error": "not_ready", "detail": "The first bar is not there yet"})
+    refused: list[str] = []
+
+    def refuse(route: Route) -> None:
+        refused.append(route.request.url)
+        route.fulfill(status=503, headers={"Retry-After": "1"}, content_type="application/json", body=body)
+
+    lab.route("**/candles?*", refuse)
+    begin(lab)
+    wait_for_requests(lab, refused, 2)
+    assert get(lab, "badge") == "LIVE"
+    assert lab.evaluate("lab.picture.candles.size") <= 1  # that which is pushed
+    lab.unroute("**/candles?*")
+    caught_up(lab, backend)
+    assert lab.evaluate("lab.picture.candles.size") >= 60
 
 
 def test_zones_that_do_not_check_out_are_asked_for_anew(lab: Page, backend: Backend) -> None:

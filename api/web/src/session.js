@@ -62,6 +62,8 @@ const WARMUP_S = 5;
 const EARLY_KEPT = 1000;
 const PAGE = 1000;
 const ZONE_TRIES = 3;
+/** @type {import("./store.js").VenueRow} */
+const NO_ROW = { state: "DOWN", ageS: null, lagMs: null, reconnects: null, liquidations: null, depth: null, oi: null };
 const NAMES = { liq: "liquidation map", depth: "order book" };
 
 export class Session extends EventTarget {
@@ -276,14 +278,21 @@ export class Session extends EventTarget {
   /** @param {number} generation */
   #begin(generation) {
     this.#loadedMs = Date.now();
-    this.#fetch(generation).catch((error) => {
-      if (generation !== this.#generation) return;
-      this.#failed = error instanceof ApiError ? sentence(error.detail) : null;
-      if (!(error instanceof ApiError)) this.#fault = error instanceof Error ? error.message : String(error);
-      // Without a key the next one begins; anything else may be another answer in a while.
-      if (!(error instanceof ApiError) || error.status !== 401) this.#loadLater(AGAIN_MS * 5);
-      this.#judge();
-    });
+    this.#fetch(generation).catch((error) => this.#failedWith(error, generation, AGAIN_MS * 5));
+  }
+
+  /**
+   * Nothing more comes of what was asked for: say so, and load again in a while, which may bring another answer.
+   *
+   * @param {unknown} error @param {number} generation that it was asked for @param {number} waitMs
+   */
+  #failedWith(error, generation, waitMs) {
+    if (generation !== this.#generation) return;
+    if (error instanceof ApiError) this.#failed = sentence(error.detail);
+    else this.#fault = String(/** @type {Error} */ (error).message);
+    // Where a key is missing, the next one begins.
+    if (!this.#unauthorized) this.#loadLater(waitMs);
+    this.#judge();
   }
 
   /** @param {number} waitMs */
@@ -304,7 +313,7 @@ export class Session extends EventTarget {
     const { signal } = this.#abort;
     const layer = map ?? "liq";
     const params = { symbol, minutes, dt_s: dtS, layers: [layer, "depth", "realised"], max_cols: 1440, format: "bin", venues };
-    const heatmap = this.#api.patiently(() => this.#heatmap(params, signal), { signal, onWait: this.#onWait });
+    const heatmap = this.#heatmap(params);
     const bars = this.#api.json("candles", { symbol, limit: Math.min(1500, minutes + 2) }, { signal }).catch((error) => {
       if (error instanceof ApiError && error.passing) return null; // the picture does not wait for them
       throw error;
@@ -328,11 +337,22 @@ export class Session extends EventTarget {
     this.#judge();
   };
 
-  /** @param {import("./api.js").Params} params @param {AbortSignal} signal */
-  async #heatmap(params, signal) {
-    const answer = await this.#api.get("heatmap", params, { signal });
+  /**
+   * An answer, however long it takes; the badge says what is waited for.
+   *
+   * @param {string} path @param {import("./api.js").Params} params @param {(error: ApiError, waitMs: number) => void} [onWait]
+   * @returns {Promise<Response>}
+   */
+  async #ask(path, params, onWait = this.#onWait) {
+    const { signal } = this.#abort;
+    const answer = await this.#api.patiently(() => this.#api.get(path, params, { signal }), { signal, onWait });
     if (answer === null) throw new Error("the server answers 304 to nothing");
-    return this.#decoder.heatmap(await answer.response.arrayBuffer());
+    return answer.response;
+  }
+
+  /** @param {import("./api.js").Params} params */
+  async #heatmap(params) {
+    return this.#decoder.heatmap(await (await this.#ask("heatmap", params)).arrayBuffer());
   }
 
   /** @param {Snapshot} snapshot @param {import("../types/contract").Candles|null} candles @param {MapName} map */
@@ -359,7 +379,7 @@ export class Session extends EventTarget {
       gap: gap?.kind === "restart" ? gap : null,
     });
     this.#setMark(src ?? candles?.c.at(-1) ?? mark);
-    this.#coverage();
+    this.#venueRows(snapshot.provenance.coverage?.venues ?? {}, ({ liquidations, depth, oi }) => ({ liquidations, depth, oi }));
     this.#showZones();
     this.dispatchEvent(new CustomEvent("snapshot", { detail: snapshot }));
     const early = this.#early;
@@ -521,10 +541,7 @@ export class Session extends EventTarget {
         this.#settle(lane, snapshot, before);
       }
     } catch (error) {
-      if (generation !== this.#generation) return;
-      this.#fault = error instanceof Error ? error.message : String(error);
-      this.#loadLater(AGAIN_MS);
-      this.#judge();
+      this.#failedWith(error, generation, AGAIN_MS);
       return;
     }
     lane.goal = null;
@@ -539,13 +556,12 @@ export class Session extends EventTarget {
   #since(lane) {
     const { symbol, range, dtMs, k } = /** @type {Grid} */ (this.#grid);
     const { venues } = this.#store.get();
-    const { signal } = this.#abort;
     // With the liquidations of its columns, which take the place of those that the picture has there.
     const params = {
       symbol, minutes: RANGE_GRID[range].minutes, dt_s: dtMs / 1000, k, venues,
       since_ms: lane.tMs, layers: [lane.layer, "realised"], max_cols: 1440, max_rows: 2000, format: "bin",
     };
-    return this.#api.patiently(() => this.#heatmap(params, signal), { signal, onWait: this.#onWait });
+    return this.#heatmap(params);
   }
 
   /** @param {Lane} lane @param {Snapshot} snapshot @returns {boolean} whether it goes on the picture */
@@ -645,15 +661,13 @@ export class Session extends EventTarget {
   /** Events numbered behind `after` up to `to`, before those that wait. @param {number} after @param {number} to */
   async #healEvents(after, to) {
     const generation = this.#generation;
-    const { signal } = this.#abort;
     const { symbol } = this.#store.get();
     this.#eventHole = `${counted(to - after, "liquidation")} ${to - after === 1 ? "is" : "are"} missing`;
     this.#judge();
     try {
       for (let cursor = after; cursor < to; ) {
         const params = { symbol, after: cursor, limit: PAGE };
-        const ask = () => this.#api.json("liquidations", params, { signal });
-        const body = await this.#api.patiently(ask, { signal, onWait: this.#onWait });
+        const body = await (await this.#ask("liquidations", params)).json();
         if (generation !== this.#generation) return;
         this.#failed = this.#warmup = null;
         const passed = /** @type {Liquidation[]} */ (body.items).filter((one) => one.seq > cursor && one.seq <= to);
@@ -668,10 +682,7 @@ export class Session extends EventTarget {
         cursor = body.next_after;
       }
     } catch (error) {
-      if (generation !== this.#generation) return;
-      this.#fault = error instanceof Error ? error.message : String(error);
-      this.#loadLater(AGAIN_MS);
-      this.#judge();
+      this.#failedWith(error, generation, AGAIN_MS);
       return;
     }
     this.#realised = to;
@@ -701,12 +712,12 @@ export class Session extends EventTarget {
     if (this.#filling) return;
     this.#filling = true;
     const generation = this.#generation;
-    const { signal } = this.#abort;
     const { symbol, range } = this.#store.get();
     const missing = sinceMs > 0 ? Math.ceil((now() - sinceMs) / MINUTE_MS) : RANGE_GRID[range].minutes;
-    const ask = () => this.#api.json("candles", { symbol, limit: Math.max(2, Math.min(1500, missing + 2)) }, { signal });
+    const params = { symbol, limit: Math.max(2, Math.min(1500, missing + 2)) };
     try {
-      const bars = await this.#api.patiently(ask, { signal });
+      // The picture does without them: that they are waited for is no state of it.
+      const bars = await (await this.#ask("candles", params, () => {})).json();
       if (generation !== this.#generation) return;
       const fresh = candlesOf(bars).filter((one) => one.t > sinceMs);
       this.#candleMs = Math.max(this.#candleMs, fresh.at(-1)?.t ?? 0);
@@ -749,47 +760,40 @@ export class Session extends EventTarget {
   /** @param {Health} body @param {number} tookMs */
   #health(body, tookMs) {
     adjust(body.now_ms, tookMs); // ages count from the first picture on, though the first beat is seconds away
-    const { status, venuesHealth } = this.#store.get();
-    const rows = Object.entries(body.exchanges).map(([venue, one]) => {
-      const lags = Object.values(one.streams).flatMap(({ lag_ms: lag }) => (lag === null ? [] : [lag]));
-      const { state, age_s: ageS, reconnects, liquidations } = one;
-      return [venue, { ...rowOf(venuesHealth[venue]), state, ageS, reconnects, liquidations, lagMs: lags.length ? Math.max(...lags) : null }];
+    const { status } = this.#store.get();
+    this.#venueRows(body.exchanges, ({ state, age_s: ageS, reconnects, liquidations, streams }) => {
+      const lags = Object.values(streams).flatMap(({ lag_ms: lag }) => (lag === null ? [] : [lag]));
+      return { state, ageS, reconnects, liquidations, lagMs: lags.length ? Math.max(...lags) : null };
     });
     const symbols = Object.fromEntries(Object.entries(body.symbols).map(([symbol, one]) => [symbol, one.stale]));
-    this.#store.set({
-      venuesHealth: { ...venuesHealth, ...Object.fromEntries(rows) },
-      status: { ...status, service: body.status, symbols, version: body.version },
-    });
+    this.#store.set({ status: { ...status, service: body.status, symbols, version: body.version } });
     this.#judge();
   }
 
-  /** What the newest snapshot says of each venue. */
-  #coverage() {
-    const { provenance, venuesHealth } = this.#store.get();
-    const venues = /** @type {[string, import("../types/contract").VenueCoverage][]} */ (Object.entries(provenance?.coverage?.venues ?? {}));
-    const rows = venues.map(([venue, { liquidations, depth, oi }]) => [venue, { ...rowOf(venuesHealth[venue]), liquidations, depth, oi }]);
-    this.#store.set({ venuesHealth: { ...venuesHealth, ...Object.fromEntries(rows) } });
+  /**
+   * What is new of venues.
+   *
+   * @template T
+   * @param {Record<string, T>} told by venue
+   * @param {(one: T) => Partial<import("./store.js").VenueRow>} pick
+   */
+  #venueRows(told, pick) {
+    const venuesHealth = { ...this.#store.get().venuesHealth };
+    for (const [venue, one] of Object.entries(told)) venuesHealth[venue] = { ...(venuesHealth[venue] ?? NO_ROW), ...pick(one) };
+    this.#store.set({ venuesHealth });
   }
 
   /** @param {import("../types/contract").StatusState} data */
   #statusCame(data) {
-    const { status, venuesHealth } = this.#store.get();
-    const rows = Object.entries(data.exchanges).map(([venue, state]) => [venue, { ...rowOf(venuesHealth[venue]), state }]);
-    this.#store.set({
-      status: { ...status, service: data.status, symbols: data.symbols },
-      venuesHealth: { ...venuesHealth, ...Object.fromEntries(rows) },
-    });
+    this.#venueRows(data.exchanges, (state) => ({ state }));
+    this.#store.set({ status: { ...this.#store.get().status, service: data.status, symbols: data.symbols } });
   }
 
   /** @param {{exchanges: Record<string, number|null>, conflated: number}} beat */
   #beat({ exchanges, conflated }) {
-    const { status, venuesHealth, ages } = this.#store.get();
-    const rows = Object.entries(exchanges).map(([venue, ageS]) => [venue, { ...rowOf(venuesHealth[venue]), ageS }]);
-    this.#store.set({
-      venuesHealth: { ...venuesHealth, ...Object.fromEntries(rows) },
-      ages: { ...ages, venues: exchanges },
-      status: { ...status, conflated, bytes: this.#feed.stats.bytes },
-    });
+    this.#venueRows(exchanges, (ageS) => ({ ageS }));
+    const { status, ages } = this.#store.get();
+    this.#store.set({ ages: { ...ages, venues: exchanges }, status: { ...status, conflated, bytes: this.#feed.stats.bytes } });
     this.#judge();
   }
 
@@ -877,9 +881,4 @@ function sentence(text) {
 /** @param {Liquidation} one */
 function nameOf(one) {
   return `${one.seq}:${one.recv_ms}`;
-}
-
-/** @param {import("./store.js").VenueRow|undefined} row @returns {import("./store.js").VenueRow} */
-function rowOf(row) {
-  return row ?? { state: "DOWN", ageS: null, lagMs: null, reconnects: null, liquidations: null, depth: null, oi: null };
 }
