@@ -176,7 +176,7 @@ def measure(count: int, seconds: float, *, warm_s: float = WARM_S) -> Row:
     """One row: a tree of `count` symbols, watched for `seconds` after it has run for `warm_s` with a book of each of them."""
     with tempfile.TemporaryDirectory(prefix="mpengine-bench-") as folder, tree(names(count), Path(folder)) as settings:
         watch = Watch(settings)
-        _wait_until_ready(watch, count)
+        wait_until_ready(watch, count)
         time.sleep(warm_s)
         began_s, cpu, words, slips = time.monotonic(), watch.cpu_s(), watch.words("ingest"), watch.slips()
         while time.monotonic() - began_s < seconds:
@@ -210,7 +210,8 @@ def measure(count: int, seconds: float, *, warm_s: float = WARM_S) -> Row:
         }
 
 
-def _wait_until_ready(watch: Watch, count: int) -> None:
+def wait_until_ready(watch: Watch, count: int) -> None:
+    """Until every one of `count` symbols has a book. Ends the bench where that takes too long."""
     deadline = time.monotonic() + READY_S
     while time.monotonic() < deadline:
         try:

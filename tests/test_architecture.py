@@ -30,6 +30,9 @@ PURE = (
     "mpengine/venues/*.py", "mpengine/engine/*.py", "mpengine/config.py", "mpengine/schemas.py", "mpengine/clock_grid.py",
     "mpengine/heatmap.py", "mpengine/pictures.py", "mpengine/brackets.py", "mpengine/contract/*.py",
     "mpengine/cells.py", "mpengine/wire_formats.py", "mpengine/mphm.py",
+    *(f"mpengine/top/{name}.py" for name in (
+        "model", "badge", "heat", "strip", "text", "view", "layout", "figures", "schema", "remote_state", "palette",
+    )),
     "api/heatmap_grid.py", "api/heatmap_params.py", "api/provenance.py",
     *(f"mpengine/client/{name}.py" for name in (
         "protocol", "heal", "zones", "columns", "updates", "sse", "requests", "answers", "options", "errors",

@@ -53,7 +53,7 @@ def test_symbols_that_do_not_come_up_end_the_bench(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(symbols, "READY_S", 0.0)
     settings = resolve_directories(load("", {}), data=tmp_path, runtime=tmp_path)
     with pytest.raises(SystemExit, match="not all of 3 symbols"):
-        symbols._wait_until_ready(symbols.Watch(settings), 3)
+        symbols.wait_until_ready(symbols.Watch(settings), 3)
 
 
 def test_bench_access_asks_what_it_says() -> None:

@@ -93,11 +93,18 @@ def _facts(wanted: Wanted, *, heat: bool) -> Facts:
             raise TopError(str(error)) from error
     from mpengine.top.local import LocalSource
 
-    assert wanted.settings is not None
-    with LocalSource(wanted.settings) as source:
+    with LocalSource(_settings(wanted)) as source:
         if not source.exists():
             raise TopError(source.why())
         return source.once(wanted.symbol, RANGE_PCT)
+
+
+def _settings(wanted: Wanted) -> Settings:
+    """Settings of the instance. Raises TopError for a symbol that they do not have."""
+    assert wanted.settings is not None
+    if wanted.symbol is not None and wanted.symbol not in wanted.settings.symbols:
+        raise TopError(f"{wanted.symbol} is not a configured symbol")
+    return wanted.settings
 
 
 def screen(wanted: Wanted, *, hz: float) -> None:
@@ -129,8 +136,7 @@ def screen(wanted: Wanted, *, hz: float) -> None:
     else:
         from mpengine.top.local import LocalSource
 
-        assert wanted.settings is not None
-        local = LocalSource(wanted.settings)
+        local = LocalSource(_settings(wanted))
         if not local.exists():
             raise TopError(local.why())
         app = TopApp(local, symbol=wanted.symbol, hz=hz, recorder=recorder)

@@ -101,7 +101,9 @@ class RemoteSource:
         try:
             with Client(self._url, key=self._key, options=_options()) as client:
                 state.health(client.health().body, self._mono_ms())
-                symbol = shown if shown in state.symbols else next(iter(state.symbols), None)
+                if shown is not None and shown not in state.symbols:
+                    raise Unusable(f"{shown} is not a symbol of {self._url}")
+                symbol = shown or next(iter(state.symbols), None)
                 if symbol is not None:
                     self._ask(client, state, symbol, heat=heat)
         except ClientError as error:

@@ -6,7 +6,7 @@ A file that is missing, of another layout or half made is told and tried again; 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, Generic, Protocol, Self, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -274,12 +274,6 @@ class SymbolFiles:
             except ValueError as error:
                 self._error = str(error)
         return self._maps.book, self._books.book
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def _liquidation(row: Any) -> Liquidation:

@@ -132,6 +132,12 @@ def test_a_server_that_does_not_answer_and_an_address_that_is_none() -> None:
     assert run("--url", "desk.example", "--once").exit_code == 1
 
 
+def test_a_symbol_that_is_not_there_is_refused(instance: tuple[World, list[str]]) -> None:
+    for options in (["--once"], ["--once", "--json"]):
+        found = run(*instance[1], *options, "--symbol", "doge")
+        assert (found.exit_code, found.stderr) == (1, "mpengine: DOGE is not a configured symbol\n")
+
+
 def test_the_full_screen_needs_a_terminal(instance: tuple[World, list[str]]) -> None:
     found = run(*instance[1])
     assert found.exit_code == 1 and "mpengine top --once" in found.stderr

@@ -84,6 +84,8 @@ def test_one_look_has_the_same_parts_by_requests_alone(pool: tuple[Pool, World])
     assert len(full.zones) == 2 and len(full.liquidations) == 3 and full.trouble is None
     xrp = RemoteSource(url(server), None).once("XRP", 3.0, heat=False)
     assert xrp.shown == "XRP" and xrp.zones == () and xrp.map is None, "what is not there yet is no error"
+    with pytest.raises(Unusable, match="DOGE is not a symbol"):
+        RemoteSource(url(server), None).once("DOGE", 3.0, heat=False)
 
 
 def test_the_full_screen_of_a_server_in_a_terminal(pool: tuple[Pool, World]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import combinations
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -164,6 +165,11 @@ def test_the_whole_screen_as_text_has_every_part_in_its_place() -> None:
     for word in ("● LIVE", "binance", "process", "map est. USD", "book USD", "P(swept)", "hyperliquid", ACCURACY):
         assert word in text
     assert "\x1b" not in text
+
+
+def test_the_screen_of_the_documentation_is_what_is_drawn() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs/top.md").read_text(encoding="utf-8")
+    assert page.partition("```text\n")[2].partition("\n```")[0] == text_of(facts(), 110, 32)
 
 
 def test_ages_tick_while_the_facts_stand_still() -> None:
