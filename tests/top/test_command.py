@@ -5,8 +5,10 @@ from __future__ import annotations
 import builtins
 import json
 import os
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,10 @@ import pytest
 from click.testing import CliRunner
 
 from mpengine.cli import main
-from mpengine.top import schema
+from mpengine.top import fanout, schema
 from mpengine.top.command import TopError, Wanted, key_of, screen
-from mpengine.top.fanout import Meter, sums_of
-from mpengine.top.model import Facts
+from mpengine.top.fanout import Meter, Scraper, sums_of
+from mpengine.top.model import Facts, FanOut
 from mpengine.top.recording import Recorder
 from shm.board import Board, RowName
 from shm.board_words import Role
@@ -223,3 +225,37 @@ def test_fan_out_is_summed_over_labels_and_rated_over_time() -> None:
     second = meter.take(METRICS.replace("total 1000.0", "total 6000.0"), 15.0)
     assert (second.bytes_s, second.requests_s) == (1000.0, 0.0)
     assert meter.take("", 20.0).clients is None
+
+
+def test_the_admin_listener_is_asked_and_who_hangs_or_lies_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fanout, "TIMEOUT_S", 0.2)
+    path = tmp_path / "admin.sock"
+    assert Scraper(path).ask() == FanOut(), "nobody is there"
+    answers = [
+        b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(METRICS), METRICS.encode()),
+        b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\ncut", b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n",
+        b"", b"no http", None,
+    ]  # fmt: skip
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+
+        def serve() -> None:
+            for answer in answers:
+                connection, _ = listener.accept()
+                with connection:
+                    assert connection.recv(4096).startswith(b"GET /metrics HTTP/1.1\r\n")
+                    if answer is None:
+                        connection.recv(1)  # says nothing until the other end has gone
+                    else:
+                        connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            found = [Scraper(path).ask() for _ in answers]
+        finally:
+            thread.join(10)
+    assert found[0].clients == 7 and found[1:] == [FanOut()] * 5

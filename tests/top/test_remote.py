@@ -18,6 +18,7 @@ import pytest
 from mpengine.config import load, resolve_directories
 from mpengine.top import remote
 from mpengine.top.badge import badge
+from mpengine.top.fanout import Scraper
 from mpengine.top.model import Facts
 from mpengine.top.remote import RemoteSource, Unusable
 from tests.api.conftest import TEXT
@@ -86,6 +87,15 @@ def test_one_look_has_the_same_parts_by_requests_alone(pool: tuple[Pool, World])
     assert xrp.shown == "XRP" and xrp.zones == () and xrp.map is None, "what is not there yet is no error"
     with pytest.raises(Unusable, match="DOGE is not a symbol"):
         RemoteSource(url(server), None).once("DOGE", 3.0, heat=False)
+
+
+def test_the_admin_listener_tells_the_fan_out(pool: tuple[Pool, World]) -> None:
+    server, _ = pool
+    scraper = Scraper(server.settings.paths.admin_socket)
+    first = until(lambda: found if (found := scraper.ask()).clients is not None else None, "figures")
+    assert (first.clients, first.dropped, first.bytes_s) == (0, 0, None) and first.errors_5xx is not None
+    again = scraper.ask()
+    assert again.bytes_s == 0.0 and again.requests_s is not None
 
 
 def test_the_full_screen_of_a_server_in_a_terminal(pool: tuple[Pool, World]) -> None:
