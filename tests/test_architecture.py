@@ -30,6 +30,7 @@ PURE = (
     "mpengine/venues/*.py", "mpengine/engine/*.py", "mpengine/config.py", "mpengine/schemas.py", "mpengine/clock_grid.py",
     "mpengine/heatmap.py", "mpengine/pictures.py", "mpengine/brackets.py", "mpengine/contract/*.py",
     "mpengine/cells.py", "mpengine/wire_formats.py", "mpengine/mphm.py",
+    "mpengine/palettes.py", "mpengine/plot/layout.py", "mpengine/plot/scene.py", "mpengine/plot/ticks.py",
     *(f"mpengine/top/{name}.py" for name in (
         "model", "badge", "heat", "strip", "text", "view", "layout", "figures", "schema", "remote_state", "palette",
     )),

@@ -34,6 +34,8 @@ from shm.grid import ndigits
 HATCH_UNITS: Final = 8.0
 BUBBLE_UNITS: Final = (2.2, 12.0)
 """Radius of the smallest and of the largest bubble."""
+WORD_SPACE: Final = 0.15
+"""Of the size of the font, added to each space."""
 ZONE_SHARE: Final = 0.10
 """Of the plot that the line of a zone is long."""
 
@@ -79,7 +81,14 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 def text_width(text: str, size: int) -> int:
     """Pixels that a text is wide."""
-    return int(np.ceil(_font(size).getlength(text)))
+    return math.ceil(sum(_word_widths(text, size)))
+
+
+def _word_widths(text: str, size: int) -> list[float]:
+    """Of each word and the space behind it. The spaces of the font are too narrow for small sizes: some is added."""
+    space = _font(size).getlength(" ") + WORD_SPACE * size
+    words = text.split(" ")
+    return [_font(size).getlength(word) + (space if index < len(words) else 0.0) for index, word in enumerate(words, 1)]
 
 
 def placed(scene: Scene, size: tuple[int, int], scale: int) -> Layout:
@@ -138,10 +147,13 @@ class _Picture:
     def _fill(self, box: Box, colour: Colour) -> None:
         self.draw.rectangle((box.x0, box.y0, box.x1 - 1, box.y1 - 1), fill=colour)
 
-    def _text(self, text: Text, colour: Colour | None = None) -> None:
+    def _text(self, text: Text) -> None:
         of_tone = {"ink": self.colours.ink, "muted": self.colours.muted, "plate": self.colours.on_plate}
         middle = (text.box.y0 + text.box.y1) / 2
-        self.draw.text((text.box.x0, middle), text.text, colour or of_tone[text.tone], _font(text.size), anchor="lm")
+        x = float(text.box.x0)
+        for word, width in zip(text.text.split(" "), _word_widths(text.text, text.size)):
+            self.draw.text((x, middle), word, of_tone[text.tone], _font(text.size), anchor="lm")
+            x += width
 
     def _label(self, label: Label, edge: Colour) -> None:
         self._fill(label.plate, self.colours.halo)

@@ -12,13 +12,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
+from mpengine.cli import main
 from mpengine.palettes import MARKS
 from mpengine.plot.command import local_url
 from mpengine.plot.paint import COLOURS
+from mpengine.plot.scene import compose
 from tests.api.test_serving import Pool, free_port
 from tests.api.world import World
+from tests.client.rig import Server, always, answer, error
+from tests.plot import rig
 
 WITHIN_S = 60
 
@@ -87,12 +92,59 @@ def test_what_goes_wrong_is_said_and_leaves_the_old_file(pool: Pool, tmp_path: P
         (("BTC", *there, "--key-file", str(tmp_path / "none")), ("cannot be read",)),
         (("BTC", "--out", str(out), "--url", "ftp://x"), ("must look like http://",)),
     ):
-        done = run(*arguments)
-        assert done.returncode == 1 and done.stderr.startswith("mpengine: "), (arguments, done.stderr)
+        done = CliRunner().invoke(main, ["plot", *arguments])
+        assert done.exit_code == 1 and done.stderr.startswith("mpengine: "), (arguments, done.stderr)
         assert done.stdout == "" and done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
         for text in texts:
             assert text in done.stderr, (arguments, done.stderr)
     assert out.read_bytes() == b"the picture of yesterday" and list(tmp_path.iterdir()) == [out]
+
+
+def draw_in_process(server: Server, out: Path, *more: str) -> tuple[int, str]:
+    done = CliRunner().invoke(main, ["plot", "BTC", "--out", str(out), "--url", server.url, *more])
+    return done.exit_code, done.stderr
+
+
+def test_a_key_goes_into_a_header_and_its_refusal_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, keys = tmp_path / "map.png", tmp_path / "key.txt"
+    keys.write_text("id.of-the-file\nsecond line\n", encoding="utf-8")
+    monkeypatch.setenv("MPENGINE_API_KEY", "id.of-the-environment")
+    with Server() as server:
+        server.rest = {"/candles": always(lambda: error(401, "unauthorized", "A key is needed"))}
+        for more in ((), ("--key-file", str(keys))):
+            code, text = draw_in_process(server, out, *more)
+            assert code == 1 and "wants a key" in text and "--key-file" in text and "of-the" not in text
+        assert [one.headers["X-API-Key"] for one in server.asked] == ["id.of-the-environment", "id.of-the-file"]
+        keys.write_text("\n", encoding="utf-8")
+        assert "no key in its first line" in draw_in_process(server, out, "--key-file", str(keys))[1]
+    assert not out.exists()
+
+
+def test_another_kind_of_server_is_recognised(tmp_path: Path) -> None:
+    with Server() as server:
+        server.rest = {"/candles": always(lambda: answer(b"<html>", media="text/html"))}
+        code, text = draw_in_process(server, tmp_path / "map.png")
+        assert code == 1 and "does not answer as mpengine does" in text
+
+
+def test_a_write_that_fails_half_way_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usd = np.full((2, 60, 50), 5e5)
+    scene = compose(rig.ask(), rig.heatmap({"liq": usd}), None, [], age_s=1.0, stale=False)
+    out = tmp_path / "map.png"
+    out.write_bytes(b"the picture of yesterday")
+
+    def full(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("mpengine.plot.command.fetch", lambda *_: scene)
+    arguments = ["plot", "BTC", "--out", str(out), "--url", "http://127.0.0.1:9", "--size", "800x450"]
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)
+        done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 1 and "cannot be written (No space left on device)" in done.stderr
+    assert out.read_bytes() == b"the picture of yesterday" and list(tmp_path.iterdir()) == [out]
+    assert CliRunner().invoke(main, arguments).exit_code == 0
+    Image.open(out).load()
 
 
 def test_without_pillow_it_says_how_to_get_it(tmp_path: Path) -> None:
@@ -110,10 +162,6 @@ def test_without_pillow_it_says_how_to_get_it(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_options_that_make_no_sense_are_code_2(wrong: tuple[str, ...]) -> None:
-    from click.testing import CliRunner
-
-    from mpengine.cli import main
-
     done = CliRunner().invoke(main, ["plot", "BTC", "--out", "x.png", "--url", "http://127.0.0.1:9", *wrong])
     assert done.exit_code == 2 and "Usage" in done.output
 
