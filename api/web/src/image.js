@@ -29,6 +29,8 @@ export class RingImage {
     this.luts = null;
     /** @type {OffscreenCanvas|null} */
     this.canvas = null;
+    /** Pixels of the whole picture, kept for the next look. @type {ImageData|null} */
+    this.whole = null;
     /** Largest cells of the blocks of a tile. */
     this.blocks = { a: new Uint8Array(0), b: new Uint8Array(0) };
   }
@@ -58,7 +60,7 @@ export class RingImage {
   #paint(first, count) {
     const rows = this.ring.rows / this.ky;
     const context = this.#context(this.ring.slots / this.kx + 2, rows + 2);
-    const image = new ImageData(count, rows);
+    const image = this.#pixels(count, rows);
     const pixels = new Uint32Array(image.data.buffer);
     for (let at = 0; at < count; at += TILE) this.#tile(pixels, first, at, Math.min(TILE, count - at), count, rows);
     context.putImageData(image, first + 1, 1);
@@ -112,6 +114,14 @@ export class RingImage {
       }
       into[at] = most;
     }
+  }
+
+  /** @param {number} count @param {number} rows */
+  #pixels(count, rows) {
+    if (this.whole?.width === count && this.whole.height === rows) return this.whole;
+    const image = new ImageData(count, rows);
+    if (count > 1) this.whole = image;
+    return image;
   }
 
   /** @param {number} width @param {number} height */

@@ -60,6 +60,8 @@ export class Picture extends EventTarget {
   /** Where the cursor is. @type {{col: number, price: number}|null} */
   #cursor = null;
   #viewSeen = "";
+  /** How the layers are drawn, as texts: what has not changed is not coloured again. */
+  #looks = { map: "", depth: "" };
   #requestUpdate = () => {};
 
   /**
@@ -499,6 +501,9 @@ export class Picture extends EventTarget {
   #luts(show) {
     const both = (/** @type {"map"|"depth"} */ which) => {
       const look = this.lookOf(which, show);
+      const key = JSON.stringify(look);
+      if (this.#looks[which] === key) return this.scene.luts[which];
+      this.#looks[which] = key;
       const ink = (/** @type {0|1} */ side) => legendStops({ ...look, side }, 5)[3]?.css ?? "";
       return { a: buildLut({ ...look, side: 0 }), b: buildLut({ ...look, side: 1 }), inkA: ink(0), inkB: ink(1) };
     };
