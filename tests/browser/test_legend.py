@@ -94,17 +94,17 @@ ZONE = {
 }  # fmt: skip
 
 
-def read_out(page: Page, readout: dict[str, Any] | None, zones: list[dict[str, Any]]) -> str:
+def read_out(page: Page, readout: dict[str, Any] | None, zones: list[dict[str, Any]], bounds: int = 0) -> str:
     return str(
         page.evaluate(
-            """async ([readout, zones]) => {
+            """async ([readout, zones, bounds]) => {
               const { renderReadout } = await import('/src/readout.js');
               const box = document.createElement('div');
               document.body.append(box);
-              renderReadout(box, { readout, zones, mark: 100, step: 1 });
+              renderReadout(box, { readout, zones, mark: 100, step: 1, bounds });
               return box.innerText;
             }""",
-            [readout, zones],
+            [readout, zones, bounds],
         )
     )
 
@@ -117,6 +117,11 @@ def test_the_cross_hair_tells_price_side_estimate_age_leverage_and_venues(module
     ):  # fmt: skip
         assert part in text, (part, text)
     assert "Asks" not in text, "the book is off"
+
+
+@pytest.mark.parametrize(("bounds", "words"), [(1, "at least $15,705"), (4, "Shorts closed\n$15,705")])
+def test_sums_of_venues_that_leave_some_out_are_a_lower_bound(module_page: Page, bounds: int, words: str) -> None:
+    assert words in read_out(module_page, READOUT, [], bounds)
 
 
 def test_without_a_cross_hair_the_neighbourhood_of_the_price_is_told(module_page: Page) -> None:

@@ -25,7 +25,7 @@ import { createStore } from "./store.js";
 import { renderTape } from "./tape.js";
 import { atMost } from "./timing.js";
 import { stateOfUrl, urlOfState } from "./url.js";
-import { renderVenues, TRANSPORTS } from "./venues.js";
+import { boundBits, renderVenues, TRANSPORTS } from "./venues.js";
 import { ZoneTable } from "./zones.js";
 
 /** Tables follow the price at most so often; the panel of venues as often as the server beats. */
@@ -66,7 +66,10 @@ function wireChart() {
   let step = 0;
   let byKeys = false;
   const say = atMost(SPOKEN_MS, (/** @type {string} */ text) => setText(byId("cursor-live"), text));
-  const draw = () => renderReadout(byId("readout-body"), { readout, zones: store.get().zonesRows, mark: store.get().mark, step });
+  const draw = () => {
+    const state = store.get();
+    renderReadout(byId("readout-body"), { readout, zones: state.zonesRows, mark: state.mark, step, bounds: boundBits(state) });
+  };
   const drawCalmly = atMost(TABLE_MS, draw);
   let asked = false;
   const drawSoon = () => {
@@ -130,6 +133,8 @@ function wirePanels() {
   };
   const isOpen = (/** @type {string} */ panel) => store.get().panel === panel;
   wireTabs((panel) => store.set({ panel }));
+  // A place that is hidden cannot be gone to.
+  document.querySelector(".skip")?.addEventListener("click", () => store.set({ panel: null }));
   showing(store, ["panel"], ({ panel }) => {
     showPanel(panel);
     if (panel === "venues") {

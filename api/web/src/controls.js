@@ -133,13 +133,16 @@ function alertFields(store) {
   });
 }
 
-/** Tiers as the model has them; those that it has switched off can only be looked at. @param {Store} store */
+/** Tiers of the model, of the zones and of the address. @param {Store} store */
 function tierChips(store) {
   let known = "";
-  showing(store, ["provenance", "tiers"], ({ provenance, tiers }) => {
-    /** @type {Record<string, number>} */
-    const weights = provenance?.assumptions?.leverage_weights ?? {};
-    const found = [...new Set([...Object.keys(weights).map(Number), ...(tiers ?? [])])].sort((one, other) => one - other);
+  /** @type {Set<number>} */
+  const seen = new Set();
+  showing(store, ["provenance", "tiers", "zonesRows"], ({ provenance, tiers, zonesRows }) => {
+    /** @type {Record<string, number>[]} */
+    const told = [provenance?.assumptions?.leverage_weights ?? {}, ...zonesRows.map((zone) => zone.tier_contributions)];
+    for (const tier of [...told.flatMap(Object.keys).map(Number), ...(tiers ?? [])]) seen.add(tier);
+    const found = [...seen].sort((one, other) => one - other);
     if (found.join() === known) return;
     known = found.join();
     byId("tiers").replaceChildren();

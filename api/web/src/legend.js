@@ -12,8 +12,8 @@ import { buildLut, qOf, usdOf } from "./lut.js";
 const CELLS = 255;
 const TICKS = [1e3, 1e4, 1e5, 1e6, 1e7, 1e8];
 const TEXTS = {
-  map: { title: "Liquidation map", unit: "exposure in USD a cell", above: "shorts ▲", below: "longs ▼", estimated: true },
-  depth: { title: "Order book", unit: "resting USD a cell", above: "asks ▲", below: "bids ▼", estimated: false },
+  map: { title: "Liquidation map", unit: "exposure, USD/cell", above: "shorts ▲", below: "longs ▼", estimated: true },
+  depth: { title: "Order book", unit: "resting, USD/cell", above: "asks ▲", below: "bids ▼", estimated: false },
 };
 
 /** Where USD lie on the track, 0 to 1. @param {number} usd */
@@ -73,7 +73,8 @@ export class Legend {
   /** @param {Look} look @param {boolean} shown */
   render(look, shown) {
     this.look = look;
-    this.box.hidden = !shown;
+    // The room stays, so that the chart does not move.
+    this.box.classList.toggle("off", !shown);
     for (const [end, usd] of /** @type {const} */ ([["lo", look.loUsd], ["hi", look.hiUsd]])) {
       const text = compact(usd);
       this.sliders[end].value = String(qOf(usd));

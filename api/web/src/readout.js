@@ -4,11 +4,12 @@
  * @typedef {import("./types.js").Readout} Readout
  * @typedef {import("./types.js").CellsAt} CellsAt
  * @typedef {import("../types/contract.js").Zone} Zone
- * @typedef {{readout: Readout|null, zones: readonly Zone[], mark: number|null, step: number}} Shown `step`: of the rows, USD
+ * @typedef {{readout: Readout|null, zones: readonly Zone[], mark: number|null, step: number, bounds: number}} Shown `step`: of the rows, USD;
+ *   `bounds`: bits of the venues that leave liquidations out
  */
 
 import { el, facts } from "./dom.js";
-import { about, age, compact, distance, exactUsd, mixText, price, signedPercent, sourceText, stamp, venuesOfBits } from "./format.js";
+import { about, age, compact, distance, exactUsd, mixText, NONE, price, signedPercent, sourceText, stamp, venuesOfBits } from "./format.js";
 import { largest, nearest, sumsWithin, zoneAt } from "./zone_order.js";
 
 const NEAR_PCT = 2;
@@ -38,14 +39,14 @@ export function spoken({ price: at, tMs, map, depth, distancePct }) {
 }
 
 /** @param {Readout} readout @param {Shown} shown */
-function under(readout, { zones, step }) {
+function under(readout, { zones, step, bounds }) {
   const { tMs, price: at, distancePct, bubble, candle, ageS, future } = readout;
   const when = future ? "projected to the right" : `${age(ageS)} old`;
   const zone = zoneAt(zones, at, step / 2);
   /** @type {[string, string][]} */
   const rows = [["Zone here", zone ? zoneText(zone) : "none at this price"]];
   // One or the other: the box keeps its height.
-  if (bubble) rows.push([bubble.side === 0 ? "Longs closed" : "Shorts closed", bubbleText(bubble)]);
+  if (bubble) rows.push([bubble.side === 0 ? "Longs closed" : "Shorts closed", bubbleText(bubble, bounds)]);
   else rows.push(["Candle", candle ? [candle.o, candle.h, candle.l, candle.c].map(price).join(" · ") : "–"]);
   return [
     el("p", { class: "lead" }, el("b", {}, price(at)), ` ${signedPercent(distancePct)} from mark`),
@@ -73,10 +74,10 @@ export function zoneText(zone) {
   return `≈ $${compact(zone.notional_usd)} ${zone.side}s, ${sourceText(zone.source)}, ${age(zone.age_min * 60)}; ${mixText(zone.tier_contributions)}`;
 }
 
-/** @param {import("./types.js").Bubble} bubble */
-function bubbleText({ usd, count, maxUsd, venues }) {
+/** @param {import("./types.js").Bubble} bubble @param {number} bounds */
+function bubbleText({ usd, count, maxUsd, venues }, bounds) {
   const many = count === 1 ? "one event" : `${count >= 65_535 ? "65,535 or more" : count} events, largest ${exactUsd(maxUsd)}`;
-  return `${exactUsd(usd)}, ${many}; ${venuesOfBits(venues).join(", ")}`;
+  return `${venues & bounds ? "at least " : ""}${exactUsd(usd)}, ${many}; ${venuesOfBits(venues).join(", ")}`;
 }
 
 /** @param {Shown} shown */
@@ -84,13 +85,14 @@ function idle({ zones, mark }) {
   const { above, below } = nearest(zones, mark);
   const near = sumsWithin(zones, mark, NEAR_PCT);
   /** @param {Zone|null} zone */
-  const text = (zone) => (zone ? `${price(zone.price)} (${signedPercent(distance(zone.price, mark))}) ≈ $${compact(zone.notional_usd)}` : "–");
+  const text = (zone) => (zone ? `${price(zone.price)} (${signedPercent(distance(zone.price, mark))}) ≈ $${compact(zone.notional_usd)}` : NONE);
+  const sum = (/** @type {number|null} */ usd) => (usd === null ? NONE : `${about(usd)} of zones`);
   return [
     el("p", { class: "lead" }, el("b", {}, price(mark)), " mark"),
     el("p", { class: "when" }, "Point at the chart, or use the arrow keys on it."),
     facts([
-      ["▲ Next above", text(above)], ["▲ Largest shorts", text(largest(zones, "short"))], [`▲ Within ${NEAR_PCT}%`, `${about(near.above)} of zones`],
-      ["▼ Next below", text(below)], ["▼ Largest longs", text(largest(zones, "long"))], [`▼ Within ${NEAR_PCT}%`, `${about(near.below)} of zones`],
+      ["▲ Next above", text(above)], ["▲ Largest shorts", text(largest(zones, "short"))], [`▲ Within ${NEAR_PCT}%`, sum(near.above)],
+      ["▼ Next below", text(below)], ["▼ Largest longs", text(largest(zones, "long"))], [`▼ Within ${NEAR_PCT}%`, sum(near.below)],
     ]),
   ];
 }

@@ -5,7 +5,7 @@
  */
 
 import { el, facts } from "./dom.js";
-import { age, compact, feedText, lag, NONE, stamp, venueName } from "./format.js";
+import { age, bitOfVenue, compact, feedText, lag, NONE, stamp, venueName } from "./format.js";
 import { VENUES } from "./url.js";
 
 const SIGNS = /** @type {Record<string, string>} */ ({ LIVE: "●", STALE: "▲", DOWN: "✕", BANNED: "✕", GEO_BLOCKED: "✕" });
@@ -35,6 +35,9 @@ export function venueRows({ venuesHealth, provenance, ages }) {
     };
   });
 }
+
+/** Bits of the venues whose sums are a lower bound. @param {State} state */
+export const boundBits = (state) => venueRows(state).reduce((bits, { venue, feed }) => bits | (feed.bound ? bitOfVenue(venue) : 0), 0);
 
 /** @param {boolean|null} value */
 const yesNo = (value) => (value === null ? NONE : value ? "yes" : "no");

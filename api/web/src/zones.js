@@ -63,7 +63,7 @@ export class ZoneTable {
     const ids = new Set(rows.map((zone) => zone.id));
     for (const id of this.#rows.keys()) if (!ids.has(id)) this.#rows.delete(id);
     const more = zones.length > MOST ? `, ${MOST} shown` : "";
-    setText(this.caption, `${zones.length} estimated zones of ${symbol ?? "this symbol"}${filtered ? ", filtered" : ""}${more}. A click goes to the price.`);
+    setText(this.caption, `${zones.length} estimated zone${zones.length === 1 ? "" : "s"} of ${symbol ?? "this symbol"}${filtered ? ", filtered" : ""}${more}. A click goes to the price.`);
     setText(this.empty, zones.length ? "" : filtered ? "No zone passes the filters." : "No zones yet. They need a few minutes of data.");
   }
 
