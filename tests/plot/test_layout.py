@@ -14,6 +14,7 @@ from mpengine.plot.layout import (
     Layout,
     Legend,
     Mark,
+    Measure,
     TooSmall,
     Wanted,
     beside,
@@ -24,6 +25,7 @@ from mpengine.plot.layout import (
     within,
     wrapped,
 )
+from mpengine.plot.paint import text_width
 
 SIZES = [(800, 450, 1), (800, 450, 4), (1024, 1024, 1), (1280, 720, 2), (1600, 900, 1), (800, 2160, 1), (2560, 1080, 1),
          (3840, 2160, 1), (1920, 1080, 2), (7680, 4320, 1)]  # fmt: skip
@@ -68,9 +70,10 @@ def assert_tidy(layout: Layout) -> None:
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("layers", [1, 2])
-def test_nothing_overlaps_at_any_size(size: tuple[int, int, int], layers: int) -> None:
+@pytest.mark.parametrize("font", [measure, text_width])
+def test_nothing_overlaps_at_any_size(size: tuple[int, int, int], layers: int, font: Measure) -> None:
     everything = wanted(*size)
-    layout = compute(replace(everything, legends=everything.legends[:layers]), measure)
+    layout = compute(replace(everything, legends=everything.legends[:layers]), font)
     assert_tidy(layout)
     assert len(layout.price_ticks) >= 2 and len(layout.time_ticks) >= 2
     assert layout.plot.width * layout.plot.height >= 0.2 * layout.box.width * layout.box.height
