@@ -171,9 +171,10 @@ def _legend(heat: Heat, scale: Scale, now_ms: int, width: int, *, colour: bool) 
     spans: list[Span] = [
         (text, "head", ""), (f"{kind} {money(scale.lo_usd)} ", "dim", ""), *ramp, (f" {money(scale.hi_usd)}", "dim", ""),
     ]  # fmt: skip
-    if not short:
-        newest = age(now_ms - heat.columns[-1].t_ms)
-        spans.append((f"  {heat.dt_ms // 1000} s/col, from {newest} ago", "dim", ""))
+    used = sum(len(span[0]) for span in spans)
+    per_column = f"  {heat.dt_ms // 1000} s/col"
+    tails = (f"{per_column}, from {age(now_ms - heat.columns[-1].t_ms)} ago", per_column, "")
+    spans.append((next(tail for tail in tails if used + len(tail) <= width or not tail), "dim", ""))
     return clipped(spans, width)
 
 

@@ -16,7 +16,7 @@ from textual.pilot import Pilot
 
 from mpengine.top.app import TopApp
 from mpengine.top.model import Facts, HeatColumn, Newest, Symbol
-from mpengine.top.recording import Recorder, Recording
+from mpengine.top.recording import Recorder, Recording, ReplaySource
 from mpengine.top.widgets import Panel, ZoneTable, changed
 from tests.top.samples import NOW_MS, PRICE, STATES, FakeSource, driven, facts, symbol, zone
 
@@ -362,6 +362,27 @@ async def test_a_recording_that_cannot_go_on_is_told_and_the_screen_goes_on(tmp_
         await settle(pilot)
         assert "recording ended" in rows(app)[-2]
         app.tick()
+
+
+@driven
+async def test_a_recording_is_shown_at_its_own_pace_and_says_so(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "day")
+    for second in range(30):
+        recorder.take(facts(now_ms=NOW_MS + 1000 * second, heard_ms=NOW_MS + 1000 * second, messages_s=100.0 + second))
+    recorder.close()
+    now_ns = [0]
+    source = ReplaySource(Recording(tmp_path / "day"), "day", lambda: now_ns[0])
+    app = TopApp(source, hz=0.001, colours=256, step=source.step)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await settle(pilot)
+        assert "100 msg/s" in rows(app)[1] and "replay of day" in rows(app)[1] and "● LIVE" in rows(app)[0]
+        await pilot.press("full_stop")
+        await settle(pilot)
+        assert "110 msg/s" in rows(app)[1]
+        now_ns[0] += 60 * 10**9
+        app.tick()
+        await settle(pilot)
+        assert "▲ STALE" in rows(app)[0] and "the recording ends here" in rows(app)[1]
 
 
 @driven

@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from mpengine.top import recording as recording_module
 from mpengine.top.model import Facts
-from mpengine.top.recording import EVERY_MS, WHOLE_EVERY, Recorder, Recording, RecordingError, ReplaySource
+from mpengine.top.recording import EVERY_MS, Recorder, Recording, RecordingError, ReplaySource
 from tests.top.samples import NOW_MS, facts, heat
+
+WHOLE_EVERY = 12
 
 
 def moments(count: int) -> list[Facts]:
@@ -28,7 +31,8 @@ def record(path: Path, found: list[Facts]) -> None:
     recorder.close()
 
 
-def test_every_line_comes_back_as_it_was_forwards_and_backwards(tmp_path: Path) -> None:
+def test_every_line_comes_back_as_it_was_forwards_and_backwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recording_module, "WHOLE_EVERY", WHOLE_EVERY)
     made = moments(2 * WHOLE_EVERY + 7)
     record(tmp_path / "day", made)
     recording = Recording(tmp_path / "day")
