@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -61,7 +62,6 @@ PICTURE: Final = """async () => {
         }
         mergeSnapshot(snapshot) {
             this.merges += 1;
-            this.#points(snapshot);
             for (const layer of Object.keys(snapshot.layers)) for (const one of columnsOf(snapshot, layer)) this.#place(one, false);
             return true;
         }
@@ -161,7 +161,10 @@ def caught_up(page: Page, backend: Backend, symbol: str = "BTC") -> None:
     heads = [int(ring.next_no) - 1 for ring in (backend.world.depth(symbol), backend.world.liquidation(symbol))]
     wait(page, """([symbol, heads]) => ['depth', 'liq'].every((kind, index) =>
         lab.session && lab.now.position(`${kind}.${symbol}`)?.seq === heads[index])""", [symbol, heads])  # fmt: skip
-    wait(page, "async () => (await lab.differences()).length === 0")
+    deadline = time.monotonic() + 20
+    while (found := page.evaluate("lab.differences()")) and time.monotonic() < deadline:
+        page.wait_for_timeout(50)
+    assert found == []
 
 
 def until_code(page: Page, code: str) -> None:

@@ -85,8 +85,11 @@ export class Session extends EventTarget {
   #grid = null;
   /** @type {Record<"liq"|"depth", Lane>} */
   #lanes = { liq: laneOf("liq", "liq"), depth: laneOf("depth", "depth") };
-  /** Newest liquidation that the picture has. */
+  /** Newest liquidation that the picture has, or its answer; that of the answer; that which was pushed; end of the answer. */
   #realised = -1;
+  #counted = -1;
+  #pushed = -1;
+  #endMs = 0;
   #candleMs = 0;
   #filling = false;
   /** What came while the picture was being loaded. @type {(() => void)[]} */
@@ -365,11 +368,14 @@ export class Session extends EventTarget {
       liq: joined(laneOf("liq", map), snapshot, snapshot.seqs.liq, snapshot.epoch),
       depth: joined(laneOf("depth", "depth"), snapshot, snapshot.seqs.depth, null),
     };
-    this.#realised = snapshot.seqs.realised ?? -1;
+    this.#counted = this.#realised = snapshot.seqs.realised ?? -1;
+    this.#pushed = -1;
+    this.#endMs = snapshot.t0Ms + snapshot.cols * dtMs;
     this.#candleMs = candles?.t.at(-1) ?? 0;
     this.#loading = this.#restarted = this.#unauthorized = false;
     this.#warmup = this.#fault = this.#failed = null;
-    this.#picture.setSnapshot(snapshot, candles);
+    // Which liquidations go on it is decided here: the answer names its newest, though those after its last column are not in it.
+    this.#picture.setSnapshot({ ...snapshot, seqs: { ...snapshot.seqs, realised: null } }, candles);
     const { data_since_ms: dataSinceMs = null, book_synced_since_ms: bookSinceMs = null } = snapshot.provenance.coverage ?? {};
     const { status, mark, gap } = this.#store.get();
     const src = [...snapshot.src].filter((one) => !Number.isNaN(one)).at(-1);
@@ -555,11 +561,9 @@ export class Session extends EventTarget {
   /** @param {Lane} lane @returns {Promise<Snapshot>} */
   #since(lane) {
     const { symbol, range, dtMs, k } = /** @type {Grid} */ (this.#grid);
-    const { venues } = this.#store.get();
-    // With the liquidations of its columns, which take the place of those that the picture has there.
     const params = {
-      symbol, minutes: RANGE_GRID[range].minutes, dt_s: dtMs / 1000, k, venues,
-      since_ms: lane.tMs, layers: [lane.layer, "realised"], max_cols: 1440, max_rows: 2000, format: "bin",
+      symbol, minutes: RANGE_GRID[range].minutes, dt_s: dtMs / 1000, k,
+      since_ms: lane.tMs, layers: lane.layer, max_cols: 1440, max_rows: 2000, format: "bin",
     };
     return this.#heatmap(params);
   }
@@ -640,7 +644,9 @@ export class Session extends EventTarget {
       this.#eventsWaiting.push(items);
       this.#healEvents(this.#realised, first - 1);
     } else {
-      const drawn = this.#ofVenues(items).filter((one) => one.seq > this.#realised);
+      const isNew = (/** @type {Liquidation} */ one) => one.seq > this.#counted || one.ts_ms >= this.#endMs;
+      const drawn = this.#ofVenues(items).filter((one) => one.seq > this.#pushed && isNew(one));
+      this.#pushed = Math.max(this.#pushed, items.at(-1)?.seq ?? -1);
       this.#realised = Math.max(this.#realised, items.at(-1)?.seq ?? -1);
       if (drawn.length) this.#draw(() => this.#picture.putEvents(drawn));
     }
@@ -685,7 +691,7 @@ export class Session extends EventTarget {
       this.#failedWith(error, generation, AGAIN_MS);
       return;
     }
-    this.#realised = to;
+    this.#realised = this.#pushed = to;
     this.#eventHole = null;
     const waiting = this.#eventsWaiting;
     this.#eventsWaiting = [];
