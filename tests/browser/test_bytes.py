@@ -134,7 +134,6 @@ WRONG = {
 }
 
 
-@pytest.mark.covers("F1")
 def test_what_is_no_heatmap_is_refused(module_page: Page) -> None:
     found = {name: module_page.evaluate(SNAPSHOT, text(data)) for name, data in WRONG.items()}
     assert found == dict.fromkeys(WRONG, "FormatError")
@@ -150,8 +149,8 @@ def test_every_cut_is_refused(module_page: Page) -> None:
     assert kinds == ["FormatError"]
 
 
-def _column(kind: ColumnKind = ColumnKind.LIQ, flags: ColumnFlag = ColumnFlag(0), prev: int = 4) -> tuple[ColumnHeader, bytes]:
-    head = ColumnHeader(kind, CellType.U8LOG, 3, flags, ROWS, 7, 5, prev, T0, 60_000, 65_000.0, 20.0, 65_432.5)
+def _column(kind: ColumnKind = ColumnKind.LIQ, flags: int = 0, prev: int = 4) -> tuple[ColumnHeader, bytes]:
+    head = ColumnHeader(kind, CellType.U8LOG, 3, ColumnFlag(flags), ROWS, 7, 5, prev, T0, 60_000, 65_000.0, 20.0, 65_432.5)
     first, second = random_pair(2, 1, ROWS)
     return head, pack_column(head, (first, second))
 
@@ -177,7 +176,10 @@ def test_the_column_of_the_json_form_is_the_same(module_page: Page) -> None:
     envelope = {"ch": "liq.BTC", "type": "delta", "epoch": 7, "seq": 5, "prev": 4, "ts_ms": T0, "stale": False, "data": body}
     script = """async ([data, envelope]) => {
       const { decodeColumnJson } = await import('/src/bytes.js');
-      try { const c = decodeColumnJson(data, envelope); return { ...c, a: [...c.a], b: [...c.b] }; } catch (error) { return error.name; }
+      try {
+        const c = decodeColumnJson(data, envelope);
+        return { ...c, a: [...c.a], b: [...c.b] };
+      } catch (error) { return error.name; }
     }"""
     expected = module_page.evaluate(COLUMN, text(data))
     del expected["channel"]
@@ -203,7 +205,8 @@ def test_the_worker_decodes_and_says_what_is_wrong(module_page: Page) -> None:
       const raw = (text) => Uint8Array.from(atob(text), (one) => one.charCodeAt(0)).buffer;
       const decoder = new Decoder(new Worker('/src/decode.worker.js', { type: 'module' }));
       const given = raw(heatmap);
-      const [snapshot, one, error] = await Promise.all([decoder.heatmap(given), decoder.column(raw(column)), decoder.heatmap(raw(wrong)).catch((e) => e)]);
+      const refused = decoder.heatmap(raw(wrong)).catch((e) => e);
+      const [snapshot, one, error] = await Promise.all([decoder.heatmap(given), decoder.column(raw(column)), refused]);
       decoder.close();
       return [[...snapshot.layers.liq.a], one.rows, error.name, error.message, given.byteLength];
     }"""

@@ -55,7 +55,8 @@ def test_what_comes_late_opens_its_bar_and_what_has_no_price_is_left_out(module_
 def test_every_column_has_its_time(module_page: Page) -> None:
     first = T0 // 60_000
     found = module_page.evaluate(
-        "async (first) => { const m = await import('/src/candles.js'); return [m.whitespace(first, first + 3, 60000), m.futureOf(720)]; }",
+        """async (first) => { const m = await import('/src/candles.js');
+        return [m.whitespace(first, first + 3, 60000), m.futureOf(720)]; }""",
         first,
     )
     assert found == [[{"time": T0 / 1000 + 60 * n} for n in range(4)], 86]

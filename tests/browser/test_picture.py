@@ -33,6 +33,7 @@ TOOLS = """async () => {
     host, Picture, raw, frames, buildLut,
     load: async (data, candles) => { t.p.setSnapshot(bytes.decodeHeatmap(raw(data)), candles); await frames(); },
     merge: async (data) => { const done = t.p.mergeSnapshot(bytes.decodeHeatmap(raw(data))); await frames(); return done; },
+    place: (data) => t.p.putColumn(bytes.decodeColumn(raw(data))),
     put: async (data) => { const done = t.p.putColumn(bytes.decodeColumn(raw(data))); await frames(); return done; },
     at: (col, price) => {  // pixel of the middle of a cell
       const p = t.p; const ratio = devicePixelRatio;
@@ -41,7 +42,13 @@ TOOLS = """async () => {
     },
     pixels: () => { const one = t.p.canvas(); return one.getContext('2d').getImageData(0, 0, one.width, one.height); },
     colours: (cells) => { const image = t.pixels(); return cells.map(([col, price]) => {
-      const [x, y] = t.at(col, price); return [x, y, ...image.data.subarray(4 * (y * image.width + x), 4 * (y * image.width + x) + 3)]; }); },
+      const [x, y] = t.at(col, price); const at = 4 * (y * image.width + x);
+      return [x, y, ...image.data.subarray(at, at + 3)]; }); },
+    like: (colour) => { const { data, width } = t.pixels(); const found = [];  // every pixel of a colour
+      for (let at = 0; at < data.length; at += 4) {
+        if (colour.every((one, n) => Math.abs(one - data[at + n]) <= 2)) found.push([(at / 4) % width, Math.floor(at / 4 / width)]);
+      }
+      return found; },
     pane: () => { const { width, height } = t.p.chart.paneSize(); return [width * devicePixelRatio, height * devicePixelRatio]; },
     counted: async (work) => { const before = { ...t.p.counters }; await work(); await frames();
       return Object.fromEntries(Object.entries(t.p.counters).map(([key, value]) => [key, value - before[key]])); },
@@ -69,8 +76,8 @@ class Chart:
     def bare(self, **more: Any) -> None:
         """Only heat, its whole scale; no lines that the library draws over it."""
         self.run("(p.setLayers(given[0]), p.setScale({ map: given[1], depth: given[1] }))", [BARE | more, FULL])
-        self.run("(p.chart.applyOptions({ grid: { vertLines: given, horzLines: given } }), p.series.line.applyOptions({ lineVisible: false }))",
-                 {"visible": False})  # fmt: skip
+        self.run("p.chart.applyOptions({ grid: { vertLines: given, horzLines: given } })", {"visible": False})
+        self.run("p.series.line.applyOptions({ lineVisible: false })")
 
     def luts(self, which: str = "map") -> np.ndarray[Any, Any]:
         """uint8[side, 256, RGBA] as drawn now."""
@@ -121,7 +128,7 @@ def chart(module_page: Page) -> Chart:
 
 
 class Screen:
-    """Pages on a screen of another pixel ratio. An emulated ratio does not reach the size of the pixels that the chart library asks for."""
+    """Pages on a screen of another pixel ratio. An emulated ratio alone does not reach what the chart library asks for."""
 
     def __init__(self, browser: Browser, path: str | None, ratio: float) -> None:
         self.ratio, self.complaints = ratio, Complaints()
@@ -150,9 +157,9 @@ def screen(request: pytest.FixtureRequest, browser: Browser) -> Iterator[Screen]
 
 def test_every_cell_has_its_place_and_colour_at_every_zoom(screen: Screen) -> None:
     chart, pair = screen.chart(1000, 700), random_pair(1, COLS, ROWS)
+    chart.load(answer(header(COLS, ROWS), {"liq": pair}))
     wide, shown = chart.run("((one) => [one.width, one.clientWidth])(document.querySelector('canvas'))")
     assert wide == pytest.approx(shown * screen.ratio, abs=1)
-    chart.load(answer(header(COLS, ROWS), {"liq": pair}))
     chart.bare()
     assert _check(chart, pair) > 200
     chart.run("p.zoom(3.7)")
@@ -194,10 +201,9 @@ def test_one_bright_cell_is_seen_however_far_it_is_away(screen: Screen, cols: in
         chart.bare()
         chart.run("p.recenter()")
         chart.run("p.zoomPrice(0.2)")
-        (x, y, *rgb) = chart.run("t.colours(given)", [[FIRST + col, (low + row) * STEP]])[0]
+        x, y = chart.run("t.colours(given)", [[FIRST + col, (low + row) * STEP]])[0][:2]
         colour = chart.luts()[0, 255][:3]
-        found = chart.run("(({ data, width, height }) => [...Array(height).keys()].flatMap((y) => [...Array(width).keys()].filter((x) => "
-                          "given.every((one, n) => Math.abs(one - data[4 * (y * width + x) + n]) <= 2)).map((x) => [x, y])))(t.pixels())", colour.tolist())  # fmt: skip
+        found = chart.run("t.like(given)", colour.tolist())
         assert found, (col, row)
         # where a pixel stands for a block of cells, the block is less than two pixels wide and high
         assert min(max(abs(px - x), abs(py - y)) for px, py in found) <= 2
@@ -214,8 +220,7 @@ def test_columns_and_candles_share_their_bars(chart: Chart) -> None:
         chart.run("p.zoom(given)", factor)
         chart.run("p.viewport.reveal(given, 66000)", FIRST + 38)
         chart.run("p.viewport.reveal(given, 66000)", FIRST + 52)
-        cells, wicks = chart.run("[t.colours(given[0]), t.colours(given[1])]",
-                                 [[[FIRST + c, 65_400.0] for c in range(40, 50)], [[FIRST + c, 66_300.0] for c in range(40, 50)]])  # fmt: skip
+        cells, wicks = (chart.run("t.colours(given)", [[FIRST + c, price] for c in range(40, 50)]) for price in (65_400, 66_300))
         lit = chart.luts()[0, 200][:3]
         for n, ((x, _, *rgb), (_, _, *wick)) in enumerate(zip(cells, wicks)):
             assert (np.abs(lit - rgb).max() <= 2) == (n % 2 == 0), (factor, n, x)
@@ -257,15 +262,17 @@ def _line(value: int, other: int = 0, rows: int = ROWS) -> Pair:
     return np.full(rows, value, np.uint8), np.full(rows, other, np.uint8)
 
 
-@pytest.mark.covers("F1")
 def test_a_column_that_comes_is_coloured_alone_and_the_ring_equals_a_fresh_answer(chart: Chart) -> None:
     pair = random_pair(1, COLS + 150, ROWS)
     chart.load(answer(header(COLS, ROWS), {"liq": (pair[0][:COLS], pair[1][:COLS])}))
     chart.bare()
     rows = chart.run("p.scene.layers.get('liq').ring.rows")
-    for n in range(COLS, COLS + 150):
-        found = chart.run("t.counted(() => t.put(given))", text(_column(n, (pair[0][n], pair[1][n]))))
-        assert found["cellsTouched"] == rows, n
+    columns = [text(_column(n, (pair[0][n], pair[1][n]))) for n in range(COLS, COLS + 150)]
+    touched = chart.run(
+        "(async () => { const all = []; for (const one of given) all.push((await t.counted(() => t.place(one))).cellsTouched);"
+        " return all; })()", columns,
+    )  # fmt: skip
+    assert touched == [rows] * 150
     live = chart.run(
         "p.cells().columns.map((one) => [one.tMs, one.map && [...one.map.a], one.map && [...one.map.b], one.map?.price0])"
     )
@@ -287,7 +294,7 @@ def test_a_column_that_comes_is_coloured_alone_and_the_ring_equals_a_fresh_answe
 def test_a_day_of_columns_leaves_the_axis_short(chart: Chart) -> None:
     chart.load(answer(header(COLS, ROWS), {"liq": random_pair(1, COLS, ROWS)}))
     columns = [text(_column(n, _line(100))) for n in range(COLS, COLS + 700)]
-    chart.run("(async () => { for (const one of given) await t.put(one); })()", columns)
+    chart.run("(async () => { for (const [n, one] of given.entries()) await (n % 50 ? t.place(one) : t.put(one)); })()", columns)
     bars, first, newest, at_newest, colour = chart.run(
         "[p.series.axis.data().length, p.timeline.first, p.scene.newest, p.atNewest(), p.timeline.prices.size]"
     )
@@ -329,7 +336,8 @@ def test_a_grid_that_moves_far_keeps_every_column(chart: Chart) -> None:
     chart.bare()
     chart.run("t.put(given)", text(_column(COLS, _line(200), price0=(LOW + 170) * STEP)))
     assert _check(chart, pair, missing=(0,)) > 200
-    assert chart.run(f"[p.scene.layers.get('liq').cell({FIRST + COLS}, {(LOW + 369) * STEP}), p.scene.layers.get('liq').cell({FIRST + COLS}, {LOW * STEP})]") == [[200, 0], None]  # fmt: skip
+    cell = f"p.scene.layers.get('liq').cell({FIRST + COLS}, given)"
+    assert [chart.run(cell, price) for price in ((LOW + 369) * STEP, LOW * STEP)] == [[200, 0], None]
 
 
 def test_columns_without_data_are_hatched_and_healed(chart: Chart) -> None:
@@ -349,7 +357,6 @@ def test_columns_without_data_are_hatched_and_healed(chart: Chart) -> None:
     assert chart.run("t.merge(given)", text(answer(header(30, ROWS, dt_ms=120_000), {}))) is False
 
 
-@pytest.mark.covers("F1")
 def test_bytes_that_are_wrong_leave_the_picture(chart: Chart) -> None:
     data = answer(header(COLS, ROWS), {"liq": random_pair(1, COLS, ROWS)})
     chart.load(data)
@@ -384,6 +391,41 @@ def test_scale_palette_theme_and_state_recolour_without_new_data(chart: Chart) -
     assert chart.run("t.colours(given)", at)[0][2:] == pytest.approx(expected(chart, 150, 0, back=(255, 255, 255)), abs=2)
     chart.run("p.setScale({ map: { loUsd: 1e7, hiUsd: 1e9, log: true } })")
     assert chart.run("t.colours(given)", at)[0][2:] == [255, 255, 255]  # 1.3 M USD lie below
+
+
+def test_only_the_layer_whose_scale_changed_is_coloured_again(chart: Chart) -> None:
+    chart.load(answer(header(COLS, ROWS), {"liq": random_pair(1, COLS, ROWS), "depth": random_pair(2, COLS, ROWS)}))
+    chart.bare(depth=True)
+    cells = chart.run("((ring) => ring.slots * ring.rows)(p.scene.layers.get('liq').ring)")
+    for change, layers in (("p.setScale({ map: { loUsd: 5000 } })", 1), ("p.setScale({})", 0), ("p.setPalette('mono')", 2)):
+        assert chart.run(f"t.counted(() => {change})")["cellsTouched"] == cells * layers, change
+
+
+def test_wheel_and_drag_move_it_and_cells_stay_with_their_bars(chart: Chart) -> None:
+    pair = random_pair(1, COLS, ROWS)
+    chart.load(answer(header(COLS, ROWS), {"liq": pair}))
+    chart.bare()
+    before = chart.visible()
+    chart.page.mouse.move(500, 400)
+    for _ in range(6):
+        chart.page.mouse.wheel(0, -600)
+        chart.run("t.frames()")
+    near = chart.visible()
+    assert near["toMs"] - near["fromMs"] < 0.8 * (before["toMs"] - before["fromMs"])
+    assert _check(chart, pair, 3000) > 100
+    chart.page.mouse.down()
+    chart.page.mouse.move(620, 400, steps=4)
+    chart.page.mouse.up()
+    chart.run("t.frames()")
+    assert chart.visible()["fromMs"] < near["fromMs"]
+    x = chart.run("p.chart.paneSize().width + 20")  # the price axis
+    chart.page.mouse.move(x, 300)
+    chart.page.mouse.down()
+    chart.page.mouse.move(x, 380, steps=4)
+    chart.page.mouse.up()
+    chart.run("t.frames()")
+    assert chart.visible()["priceHigh"] > near["priceHigh"]
+    assert _check(chart, pair, 3000) > 100
 
 
 def test_the_newest_column_is_projected_paler(chart: Chart) -> None:
@@ -501,7 +543,7 @@ def test_p99_and_the_cells_are_of_what_is_visible(chart: Chart) -> None:
     assert chart.run("p.p99('map')") == pytest.approx(usd_of_u8log(np.array([50], np.uint8))[0])
     assert chart.run("p.p99('depth')") is None
     found = chart.run(
-        "(({ columns, mapName }) => [mapName, columns.map((one) => [one.tMs, one.missing.map, one.map && one.map.a.length])])(p.cells())"
+        "[p.cells().mapName, p.cells().columns.map((one) => [one.tMs, one.missing.map, one.map && one.map.a.length])]"
     )
     view = chart.visible()
     rows = round(view["priceHigh"] / STEP) - round(view["priceLow"] / STEP) + 1

@@ -110,7 +110,8 @@ def test_a_new_column_changes_one_slot_and_a_grid_that_moves_all(module_page: Pa
         ring.put(FIRST, cells(given[0])); const first = changes();
         ring.put(FIRST + 1, cells(given[0])); const second = changes();
         ring.put(FIRST + 2, cells(given[1])); const moved = changes();
-        return [first, second, moved, changes(), ring.slotOf(FIRST + 1), plain(ring.column(FIRST)), ring.low % 64, ring.rows % 64];""",
+        return [first, second, moved, changes(), ring.slotOf(FIRST + 1),
+          plain(ring.column(FIRST)), ring.low % 64, ring.rows % 64];""",
         [column(1), column(2, 3400)],
     )  # fmt: skip
     assert found[0] is None and found[2] is None

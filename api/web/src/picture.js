@@ -134,6 +134,7 @@ export class Picture extends EventTarget {
     const before = same ? this.viewport.columns() : null;
     const followed = this.atNewest() ? this.scene.newest : null;
     const first = columnAt(snapshot.t0Ms, dtMs);
+    this.viewport.target = null;
     if (symbol !== this.#symbol) this.setMark(null);
     [this.#symbol, this.#step] = [symbol, snapshot.step];
     this.#cursor = null;
@@ -416,6 +417,7 @@ export class Picture extends EventTarget {
 
   /** @param {import("./axes.js").Scope} scope */
   #axes(scope) {
+    this.viewport.target = null;
     const placeable = this.scene.dtMs > 0 && this.series.line.priceToCoordinate(1) !== null;
     return placeable ? new Axes(this.chart, this.series.line, this.timeline.first, scope, this.viewport.log) : null;
   }
@@ -438,13 +440,16 @@ export class Picture extends EventTarget {
 
   /** After data: one newest column everywhere, nothing older than the axis. */
   #settle() {
-    const shown = this.viewport.columns();
-    if (this.timeline.trim() && shown) {
-      this.viewport.first = this.timeline.first;
-      this.viewport.showColumns(...shown);
+    const { viewport, timeline } = this;
+    const shown = viewport.columns();
+    // the library moves what it shows with the newest column, but not what it is yet to show
+    const shift = viewport.target && viewport.target[1] > this.scene.newest ? timeline.newest - this.scene.newest : 0;
+    if (shown && (timeline.trim() || shift > 0)) {
+      viewport.first = timeline.first;
+      viewport.showColumns(shown[0] + shift, shown[1] + shift);
     }
-    const { first, newest, cols } = this.timeline;
-    this.viewport.first = first;
+    const { first, newest, cols } = timeline;
+    viewport.first = first;
     this.bubbles.prune(newest - cols + 1);
     Object.assign(this.scene, { first: Math.max(first, newest - cols + 1), newest, bubbles: this.bubbles.list() });
     this.#requestUpdate();

@@ -16,10 +16,13 @@ export class Viewport {
     /** Column of the first bar. */
     this.first = 0;
     this.log = false;
+    /** Columns that the next paint will show; the library still tells the old ones. @type {[number, number]|null} */
+    this.target = null;
   }
 
   /** Columns at both edges, with their fractions; bar n reaches from n to n + 1. @returns {[number, number]|null} */
   columns() {
+    if (this.target) return this.target;
     const range = this.chart.timeScale().getVisibleLogicalRange();
     return range && [range.from + 0.5 + this.first, range.to + 0.5 + this.first];
   }
@@ -27,6 +30,7 @@ export class Viewport {
   /** @param {number} from @param {number} to */
   showColumns(from, to) {
     if (to - from < LEAST_BARS) return;
+    this.target = [from, to];
     this.chart.timeScale().setVisibleLogicalRange({ from: from - 0.5 - this.first, to: to - 0.5 - this.first });
   }
 
