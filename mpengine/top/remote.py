@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypedDict, TypeVar
 
 from mpengine.top import fanout
 from mpengine.top.model import Facts, Layer
+from mpengine.top.text import safe
 
 if TYPE_CHECKING:
     from mpengine.client import AsyncClient, Client, ClientError, Options, Position
@@ -55,10 +56,8 @@ def _why(url: str, error: ClientError) -> str:
     from mpengine.client import ApiError
 
     if isinstance(error, ApiError) and error.status in (401, 403):
-        return f"{url} wants a key (MPENGINE_API_KEY or --key-file): {error.detail}"
-    if isinstance(error, ApiError):
-        return f"{url} answers {error}"
-    return f"{url} does not answer: {error}"
+        return safe(f"{url} wants a key (MPENGINE_API_KEY or --key-file): {error.detail}")
+    return safe(f"{url} answers {error}" if isinstance(error, ApiError) else f"{url} does not answer: {error}")
 
 
 class RemoteSource:

@@ -34,7 +34,7 @@ def cut(text: str, width: int) -> str:
 
 def safe(text: str) -> str:
     """Text of others (errors of venues, answers of servers) without control characters, on one line."""
-    return "".join(char if char.isprintable() else " " for char in text)
+    return text if text.isprintable() else "".join(char if char.isprintable() else " " for char in text)
 
 
 def age(milliseconds: float | None) -> str:
@@ -111,7 +111,7 @@ class Col(Generic[T]):
 
     def place(self, text: str) -> str:
         """The text in its width."""
-        text = cut(text, self.width)
+        text = cut(safe(text), self.width)
         return text.rjust(self.width) if self.right else text.ljust(self.width)
 
 

@@ -69,7 +69,9 @@ class Look:
 
 def lines_of(part: Part, facts: Facts, badge: Badge, look: Look, now_ms: int, width: int, height: int) -> list[Line]:
     """The lines of one part in its room; at most `height`, each at most `width` characters."""
-    return _PARTS[part](facts, badge, look, now_ms, width, height)
+    # Whatever a server calls its processes or its build: nothing of it reaches the terminal but what can be printed.
+    lines = _PARTS[part](facts, badge, look, now_ms, width, height)
+    return [tuple((safe(text), tone, back) for text, tone, back in line) for line in lines]
 
 
 def _clock(epoch_ms: int, form: str = "%H:%M:%S") -> str:
@@ -110,7 +112,7 @@ def _counted(facts: Facts) -> list[Span]:
 def _second(facts: Facts, badge: Badge, width: int) -> Line:
     """Why it is STALE; else what the whole thing does and costs."""
     if badge.reasons:
-        return (span(cut(safe("▲ " + "; ".join(badge.reasons)), width), "bad"),)
+        return (span(cut("▲ " + "; ".join(badge.reasons), width), "bad"),)
     rss = [one.rss_bytes for one in facts.processes if one.rss_bytes is not None]
     cpu = [one.cpu_pct for one in facts.processes if one.cpu_pct is not None]
     parts = [
@@ -122,7 +124,7 @@ def _second(facts: Facts, badge: Badge, width: int) -> Line:
         f"{facts.instance} " if facts.instance else "",
         facts.source,
     ]
-    return (span(cut(safe("  ".join(part for part in parts if part)), width)),)
+    return (span(cut("  ".join(part for part in parts if part), width)),)
 
 
 def _tabs(facts: Facts, width: int) -> Line:
@@ -152,7 +154,7 @@ def _shown(facts: Facts, now_ms: int, width: int) -> Line:
     ]
     if one.error:
         parts.insert(0, f"▲ {one.error}")
-    return (span(cut(safe("  ".join(parts)), width), "bad" if one.error else ""),)
+    return (span(cut("  ".join(parts), width), "bad" if one.error else ""),)
 
 
 def _foot(facts: Facts, _badge: Badge, look: Look, _now_ms: int, width: int, _height: int) -> list[Line]:
@@ -167,7 +169,7 @@ def _foot(facts: Facts, _badge: Badge, look: Look, _now_ms: int, width: int, _he
             text += f"  {part}"
     line = text + tail
     keys = KEYS if len(KEYS) <= width else SHORT_KEYS
-    lines: list[Line] = [(span(cut(safe(line), width)),), (span(cut(keys, width), "dim"),)]
+    lines: list[Line] = [(span(cut(line, width)),), (span(cut(keys, width), "dim"),)]
     return lines
 
 
@@ -190,7 +192,7 @@ def _venues(facts: Facts, _badge: Badge, _look: Look, now_ms: int, width: int, h
         Col[Venue]("book", 8, lambda one: (one.book or NONE, "" if one.book in (None, "synced") else "warn"), rank=2),
         Col[Venue]("recon", 5, lambda one: (count(one.reconnects), ""), right=True, rank=1),
         Col[Venue]("liquidations", 22, lambda one: (_sampling(one), ""), rank=3),
-        Col[Venue]("note", max(8, width - 95), lambda one: (safe(one.note or ""), "warn"), rank=4),
+        Col[Venue]("note", max(8, width - 95), lambda one: (one.note or "", "warn"), rank=4),
     ]
     if width < 50:
         columns[2] = Col[Venue]("lag ms", 8, columns[2].cell, right=True)
@@ -216,7 +218,7 @@ def _streams(facts: Facts, _badge: Badge, _look: Look, _now_ms: int, width: int,
     rows.sort(key=lambda row: row[1].state == "LIVE")
     columns = [
         Col[tuple[Venue, Stream]]("venue", 11, lambda row: (row[0].name, "")),
-        Col[tuple[Venue, Stream]]("stream", max(20, width - 45), lambda row: (safe(row[1].name), "")),
+        Col[tuple[Venue, Stream]]("stream", max(20, width - 45), lambda row: (row[1].name, "")),
         Col[tuple[Venue, Stream]]("state", 6, lambda row: (row[1].state, TONES.get(row[1].state, "bad"))),
         Col[tuple[Venue, Stream]]("messages", 12, lambda row: (f"{row[1].messages:,}", ""), right=True),
         Col[tuple[Venue, Stream]]("lag ms", 6, lambda row: (milliseconds(row[1].lag_ms), ""), right=True),

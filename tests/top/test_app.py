@@ -150,6 +150,15 @@ async def test_the_zone_list_scrolls_where_it_has_all_the_room() -> None:
 
 
 @driven
+async def test_a_zone_cannot_move_the_cursor_either() -> None:
+    evil = replace(zone("long", PRICE - 1), source="\x1b[2J\n")
+    async with running((120, 40), source=FakeSource(facts(zones=(evil,)))) as (app, pilot, _):
+        await pilot.press("z")
+        await settle(pilot)
+        assert all(row.isprintable() for row in rows(app)) and "[2J" in "\n".join(rows(app))
+
+
+@driven
 async def test_a_pause_keeps_the_picture_counts_frames_and_still_says_stale() -> None:
     async with running() as (app, pilot, source):
         await pilot.press("p")

@@ -104,10 +104,23 @@ def test_a_venue_says_its_state_lags_gaps_ages_and_what_its_feed_does_not_show()
     assert down[:2] == ["bybit", "DOWN"] and "200" not in down and "3" in down  # 200 s are 3 m
 
 
-def test_foreign_text_cannot_move_the_cursor() -> None:
-    one = facts(venues=(venue("binance", note="\x1b[2J\nboom", streams=(Stream(name="a\x1b]0;x\x07", state="DOWN", messages=1),)),))
-    for part, width in (("venues", 200), ("streams", 80)):
-        assert all(char.isprintable() for line in lines(part, one, width, 4) for char in line)  # type: ignore[arg-type]
+def test_nothing_that_a_server_says_can_move_the_cursor() -> None:
+    """Every text of the facts, wherever it is shown: a server may be anybody's."""
+    evil = "\x1b[2J\x9b31m\r\n\x07x"
+    one = facts(
+        source=evil, instance=evil, version=evil, trouble=evil, lost=evil, shown=evil,
+        processes=(replace(facts().processes[0], name=evil, state=evil, trouble={evil: 1}),),
+        venues=(venue(evil, evil, note=evil, book=evil, liquidations=evil, streams=(Stream(name=evil, state=evil, messages=1),)),),
+        symbols=(symbol(evil, PRICE, engine=evil, price_kind=evil, error=evil),),
+        zones=(replace(zone("long", PRICE - 1), source=evil),),
+        liquidations=(replace(facts().liquidations[0], venue=evil),),
+    )  # fmt: skip
+    for width, height in SIZES:
+        for view in get_args(View):
+            for place in places(width, height, view, "map", 1, 1):
+                for line in lines(place.part, one, place.width, place.height, Look(view=view, note=evil)):
+                    assert line.isprintable() and len(line) <= place.width, (place.part, line)
+    assert text_of(one, 120, 40).replace("\n", "").isprintable()
 
 
 def test_streams_that_are_not_live_come_first() -> None:
