@@ -59,7 +59,10 @@ class Screen:
         until_s = time.monotonic() + seconds
         while (left_s := until_s - time.monotonic()) > 0:
             if select.select([self._master], [], [], left_s)[0]:
-                piece = os.read(self._master, 1 << 16)
+                try:
+                    piece = os.read(self._master, 1 << 16)
+                except OSError:  # it has ended
+                    return
                 self.written += len(piece)
                 self._head = (self._head + piece)[: 1 << 20]
 
