@@ -5,7 +5,7 @@ JOBS ?= 3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test style types web stress bench coverage pins golden clean
+.PHONY: demo test style types web screenshots stress bench coverage pins golden clean
 
 demo: $(READY)  ## the whole tree on the built-in exchange; Ctrl-C ends it
 	@exec $(BIN)/mpengine demo
@@ -26,6 +26,9 @@ web:  ## type check and bundle of the dashboard (api/web/src), for who changes i
 	@test -d node_modules || npm ci --silent
 	npm run -s check
 	npm run -s build
+
+screenshots: $(READY)  ## pictures of the dashboard for README and docs, from twelve hours of the built-in exchange (some minutes)
+	$(BIN)/python -m tests.browser.screenshots
 
 stress: $(READY)  ## races, kills and soaks in their long forms
 	$(BIN)/python -m pytest -q -m stress

@@ -142,6 +142,8 @@ class Backend:
         for name, count in (MINUTES if minutes is None else minutes).items():
             self.fill(name, count)
         self._turn()
+        if self.settings.api.keys:
+            self.make_key()  # without a single one the server does not start
         self._life = threading.Thread(target=self._live, name="life")
         self._life.start()
 
@@ -291,6 +293,8 @@ class Backend:
             self._venues.clear()
             self._states.clear()
             self.rewind()
+            for one in self.symbols.values():
+                self._documents(one)
             self._turn()
 
     # --- content ------------------------------------------------------------------------------------------------------
@@ -306,7 +310,8 @@ class Backend:
 
     def minute(self, *names: str, **frame: Any) -> None:
         """The next minute of the symbols (all that there are): map column, two book columns, candle, documents. The clock moves
-        on to a few seconds after its close. `frame`: other values of the map's frame."""
+        on to a few seconds after its close. `frame`: other values of the map's frame; `alter` changes its planes (USD
+        float64[4, bucket], the price in the middle)."""
         with self._lock:
             for name in names or self.symbols:
                 one = self.symbols[name]
@@ -416,9 +421,11 @@ class Backend:
         else:
             self.world.add_map(frame, one.name, document=False)
 
-    def _frame(self, one: Symbol, bar: Bar, **values: Any) -> Frame:
+    def _frame(self, one: Symbol, bar: Bar, alter: Callable[[Any], None] | None = None, **values: Any) -> Frame:
         origin, count, _ = frame_grid(bar.src, one.step, 0.10)
         masses = _on_grid(one.market.masses, one, origin, count)
+        if alter is not None:
+            alter(masses)
         venues = Venue.BINANCE.bit | Venue.BYBIT.bit | Venue.OKX.bit
         plain: dict[str, Any] = {"planes": masses, "venues": venues, "samples": 3}
         return map_frame(one.closed_ms, src=bar.src, step=one.step, **{**plain, **values})

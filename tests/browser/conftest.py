@@ -94,6 +94,18 @@ def open_page(browser: Browser, complaints: Complaints) -> Iterator[Any]:
 
 
 @pytest.fixture
+def sharp_page(browser: Browser, pytestconfig: pytest.Config, complaints: Complaints) -> Iterator[Page]:
+    """A watched page with two device pixels to a pixel. In a browser of its own, since the size of a canvas in device pixels, which
+    the chart library asks for, is not part of what a context emulates."""
+    args = [*_ARGS, "--force-device-scale-factor=2", "--window-size=1000,800"]
+    sharp = browser.browser_type.launch(executable_path=chromium(pytestconfig), args=args)
+    page = sharp.new_context(no_viewport=True, locale="en-GB", timezone_id="UTC").new_page()
+    complaints.watch(page)
+    yield page
+    sharp.close()
+
+
+@pytest.fixture
 def module_page(open_page: Any) -> Page:
     """An empty page whose `import('/src/NAME.js')` gives a module of the sources, without any build."""
     page: Page = open_page()
