@@ -551,6 +551,37 @@ def test_p99_and_the_cells_are_of_what_is_visible(chart: Chart) -> None:
     assert found[1] == [[T0 + c * MINUTE, c == 100, None if c == 100 else rows] for c in range(90, 110)]
 
 
+def test_healed_columns_say_nothing_about_liquidations_that_were_not_asked_for(chart: Chart) -> None:
+    chart.load(answer(header(COLS, ROWS), {}, points=[(70, 100, 0, 1, 2, 1000.0, 800.0)]))
+    healing = answer(header(60, ROWS, t0_ms=T0 + 60 * MINUTE, realised_seq=None), {"liq": random_pair(1, 60, ROWS)})
+    assert chart.run("t.merge(given)", text(healing)) is True
+    assert [one["usd"] for one in chart.run("p.scene.bubbles")] == [1000.0]
+    asked = answer(header(60, ROWS, t0_ms=T0 + 60 * MINUTE), {"liq": random_pair(1, 60, ROWS)})
+    assert chart.run("t.merge(given)", text(asked)) is True
+    assert chart.run("p.scene.bubbles") == []
+
+
+def test_cleared_there_is_nothing_left_of_the_symbol_before(chart: Chart) -> None:
+    chart.load(answer(header(COLS, ROWS), {"liq": random_pair(1, COLS, ROWS)}, points=[(70, 100, 0, 1, 2, 1000.0, 800.0)]))
+    chart.run("p.setMark(66000)")
+    drawn = chart.run("p.canvas().toDataURL()")
+    assert chart.run("t.counted(() => p.clear())")["drawImageCalls"] == 0
+    assert chart.run("[p.cells(), p.scene.bubbles, p.p99('map')]") == [None, [], None]
+    assert chart.run("Object.values(p.series).map((one) => one.data().length)") == [0, 0, 0]
+    assert chart.run("p.canvas().toDataURL()") != drawn
+    assert chart.run("t.put(given)", text(_column(COLS, _line(9)))) is False  # of whom? there is no answer yet
+    chart.load(answer(header(COLS, ROWS), {"liq": random_pair(1, COLS, ROWS)}, points=[(70, 100, 0, 1, 2, 1000.0, 800.0)]))
+    chart.run("p.setMark(66000)")
+    assert chart.run("p.canvas().toDataURL()") == drawn
+
+
+@pytest.mark.parametrize(("known", "shown"), [(10, 60), (300, 324), (720, 720)])
+def test_where_data_has_just_begun_the_default_view_is_of_what_there_is(chart: Chart, known: int, shown: int) -> None:
+    src = np.where(np.arange(720) >= 720 - known, 66_000.0, np.nan)
+    chart.load(answer(header(720, 8), {"liq": random_pair(1, 720, 8)}, src=src))
+    assert chart.visible()["fromMs"] == pytest.approx(T0 + (720 - shown) * MINUTE, abs=5 * MINUTE)
+
+
 def test_without_any_column_there_is_an_empty_chart(chart: Chart) -> None:
     chart.load(answer(header(0, 0, epoch=0, price0=0.0, step=0.0), {}))
     chart.run("(p.setZones([]), p.setMark(66000), p.zoom(2), p.jumpToPrice(5), p.crosshairTo(1, 1), p.recenter(), p.setMark(null))")

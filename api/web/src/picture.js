@@ -34,6 +34,9 @@ const SILENT = { lastValueVisible: false, priceLineVisible: false, crosshairMark
 const DIGITS = 6;
 /** Room left of the first column in the default view, as a part of all. */
 const LEFT = 0.004;
+/** Of the range in the default view, where data has just begun; and what is shown before its beginning. */
+const LEAST_SHOWN = 1 / 12;
+const MARGIN = 0.08;
 
 /**
  * Events: `readout` (detail: Readout, or null when the cursor leaves) and `view` (detail: View and `atNewest`).
@@ -152,6 +155,18 @@ export class Picture extends EventTarget {
     }
   }
 
+  /** Nothing: what was there is of something else, and must not stand under its name. */
+  clear() {
+    this.#symbol = "";
+    this.#cursor = null;
+    this.viewport.target = null;
+    this.setMark(null);
+    this.bubbles = new Bubbles(this.timeline.dtMs, 1);
+    this.timeline.clear();
+    Object.assign(this.scene, { dtMs: 0, layers: new Map(), bubbles: [], zones: [] });
+    this.#requestUpdate();
+  }
+
   /**
    * The columns and points of an answer with `since_ms` into what is there.
    *
@@ -165,7 +180,8 @@ export class Picture extends EventTarget {
     this.timeline.reach(first + snapshot.cols - 1);
     snapshot.src.forEach((price, c) => this.timeline.putPrice(first + c, price));
     this.#mergeLayers(snapshot);
-    this.bubbles.load(snapshot);
+    // an answer that was not asked for liquidations says nothing about them
+    if (snapshot.seqs.realised !== null) this.bubbles.load(snapshot);
     this.#settle();
     return true;
   }
@@ -293,12 +309,14 @@ export class Picture extends EventTarget {
 
   // --- view ---------------------------------------------------------------------------------------------------------------
 
-  /** The default view: all of the range and what is projected, prices around the newest one. */
+  /** The default view: all of the range that there is, at least `LEAST_SHOWN` of it, and what is projected; prices around the newest one. */
   recenter() {
     this.viewport.autoPrices();
-    const { newest, cols } = this.timeline;
+    const { newest, cols, first } = this.timeline;
+    const known = newest + 1 - Math.max(first, Math.min(...this.timeline.prices.keys(), newest));
+    const shown = Math.min(cols, Math.max(known * (1 + MARGIN), cols * LEAST_SHOWN));
     // the first pixel of the pane is half a pixel right of where bars begin
-    this.viewport.showColumns(newest + 1 - cols * (1 + LEFT), newest + 1 + futureOf(cols));
+    this.viewport.showColumns(newest + 1 - shown * (1 + LEFT), newest + 1 + futureOf(cols) * (cols > 0 ? shown / cols : 1));
   }
 
   /** The newest column, as near as now. */

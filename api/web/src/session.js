@@ -3,8 +3,8 @@
  *
  * It follows the store: a change of `symbol`, `range`, `map`, `venues`, `tiers` or `minUsd` is a change of what is loaded or shown, so
  * `store.set({range: "4h"})` is all that a control does. It writes `badge reason alsoStale staleCodes buffered paused ages venuesHealth
- * gap provenance zonesRows events mark transport status`, and of the picture it calls `setSnapshot mergeSnapshot putColumn putCandle
- * putEvents setZones setMark setStale`; everything else of the picture (layers, scales, palette, theme) belongs to the caller.
+ * gap provenance zonesRows events mark transport status`, and of the picture it calls `clear setSnapshot mergeSnapshot putColumn
+ * putCandle putEvents setZones setMark setStale`; everything else of the picture (layers, scales, palette, theme) belongs to the caller.
  *
  * The picture begins with one answer of `/heatmap` and goes on with pushes. Each layer knows the number of its newest column that is
  * drawn, so a column is drawn once, and what is missing between the answer and the pushes is a gap like any other: it is fetched with
@@ -246,8 +246,7 @@ export class Session extends EventTarget {
     if (changed.has("symbol")) {
       this.#zones = null;
       this.#store.set({ zonesRows: [], events: [], mark: null, provenance: null, gap: null });
-      this.#picture.setZones([]);
-      this.#picture.setMark(null);
+      this.#picture.clear();
     }
     const one = this.#grid;
     const same = one !== null && one.symbol === state.symbol && one.range === state.range && one.venues === String(state.venues);

@@ -38,6 +38,13 @@ export class Timeline {
     this.#draw();
   }
 
+  /** Nothing. */
+  clear() {
+    this.bars = new Bars(this.dtMs);
+    this.prices.clear();
+    for (const series of Object.values(this.series)) series.setData([]);
+  }
+
   /** Forget what is older, where much is. Columns of bars change by that. @returns {boolean} whether anything was forgotten */
   trim() {
     if (this.newest - this.first < 2 * this.cols) return false;
