@@ -15,7 +15,7 @@ from mpengine.top.model import Facts, Layer
 from mpengine.top.text import safe
 
 if TYPE_CHECKING:
-    from mpengine.client import AsyncClient, Client, ClientError, Options, Position
+    from mpengine.client import AsyncClient, Client, ClientError, Options, Position, Stream
     from mpengine.mphm import Heatmap
     from mpengine.top.remote_state import RemoteState
 
@@ -229,15 +229,14 @@ class RemoteSource:
             state.failed(_why(self._url, error))
             await asyncio.sleep(RETRY_S)
 
-    async def _hear(self, stream: object, state: RemoteState) -> None:
+    async def _hear(self, stream: Stream, state: RemoteState) -> None:
         """A beat is a sign of life, too."""
         import asyncio
 
         known = None
         while True:
-            beat = getattr(stream, "beat", None)
-            if beat is not known:
-                known = beat
+            if stream.beat is not known:
+                known = stream.beat
                 state.heard(self._mono_ms())
             await asyncio.sleep(1.0)
 
