@@ -1,6 +1,5 @@
 /** Requests to the server that the page came from: key, ETag, waiting when the server says so, errors with their code. */
 
-import { adjust } from "./clock.js";
 
 /** So long one try may take. */
 const TRY_MS = 15_000;
@@ -171,13 +170,6 @@ export class Api extends EventTarget {
         await sleep(waitMs, signal);
       }
     }
-  }
-
-  /** Sets the page's clock by the server's. @param {AbortSignal} [signal] */
-  async syncClock(signal) {
-    const sentMs = Date.now();
-    const { now_ms: nowMs } = await this.json("time", {}, signal ? { signal } : {});
-    adjust(nowMs, Date.now() - sentMs);
   }
 }
 
