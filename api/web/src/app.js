@@ -56,8 +56,6 @@ wireAlerts();
 wireKey();
 wireAddress();
 session.open();
-// Beats bring the server's time too, but only after some seconds in which ages would be wrong where this clock is.
-api.syncClock().catch(() => undefined);
 
 /** Cross-hair, way back to the newest column, keys. */
 function wireChart() {
@@ -198,10 +196,16 @@ function wireKey() {
 
 /** Settings in the address, so that it can be shared. */
 function wireAddress() {
-  const write = atMost(ADDRESS_MS, () => {
+  const write = () => {
     const address = urlOfState(store.get()) || location.pathname;
     if (address !== location.search) history.replaceState(null, "", address);
-  });
-  const keys = /** @type {(keyof import("./store.js").State)[]} */ (Object.keys(store.get()));
-  store.subscribe(keys, () => write());
+  };
+  // Browsers refuse an address that changes with every move of a slider.
+  const writeCalmly = atMost(ADDRESS_MS, write);
+  store.subscribe(["opacityMap", "opacityDepth", "gamma", "mapLo", "mapHi", "bookLo", "bookHi"], () => writeCalmly());
+  store.subscribe(
+    ["symbol", "range", "map", "depth", "candles", "realised", "zones", "profile", "heat", "palette", "theme", "log", "lockP99", "tiers",
+      "venues", "minUsd", "alertPct", "alertUsd", "panel"],
+    write,
+  );
 }

@@ -22,6 +22,9 @@ export const KEYS = [
   ["End", "to the newest column"], ["Esc", "close what is open, drop the cross-hair"], ["?", "this help"],
 ];
 
+/** What goes on while a key is held. @param {Action} action */
+const repeats = (action) => !("symbol" in action) && (!("command" in action) || action.command === "zoomIn" || action.command === "zoomOut");
+
 /**
  * What a key asks for; null: nothing of ours. With Ctrl, Alt or Meta it is the browser's.
  *
@@ -64,6 +67,6 @@ export function wireKeys(run, single) {
     const closes = "command" in action && action.command === "close";
     // Escape also ends dialogs and menus by itself, so it goes on.
     if (!closes) event.preventDefault();
-    run(action);
+    if (!event.repeat || repeats(action)) run(action);
   });
 }
