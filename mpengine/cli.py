@@ -120,7 +120,13 @@ def start(
     type=click.Path(exists=True, path_type=Path),
     help="Serve a recording instead of the synthetic market.",
 )
-def demo(config: Path | None, overrides: tuple[str, ...], port: int, directory: Path, seed: int, capture: tuple[Path, ...]) -> None:
+@click.option(
+    "--history", default=6.0, show_default=True, type=click.FloatRange(0, 24), help="Hours of the market's past to build first."
+)
+def demo(
+    config: Path | None, overrides: tuple[str, ...], port: int, directory: Path, seed: int, capture: tuple[Path, ...],
+    history: float,
+) -> None:  # fmt: skip
     """Run the whole engine against the built-in exchange simulator on this machine; nothing leaves it."""
     from mpengine.config import DEMO_VENUES
 
@@ -137,7 +143,8 @@ def demo(config: Path | None, overrides: tuple[str, ...], port: int, directory: 
         f"  curl -s 'http://127.0.0.1:{port}/health'\n"
         "  mpengine status --demo        (another terminal; --set log.level=INFO here shows the log)"
     )
-    _supervise(_supervisor_arguments(config, [*(f"{key}={value}" for key, value in values.items()), *DEMO_VENUES, *overrides]))
+    arguments = _supervisor_arguments(config, [*(f"{key}={value}" for key, value in values.items()), *DEMO_VENUES, *overrides])
+    _supervise([*arguments, "--history", str(0.0 if capture else history)])
 
 
 @main.command("check-config")

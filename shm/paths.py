@@ -103,5 +103,9 @@ class Paths:
     def documents(self, symbol: str) -> Path:
         return self.symbol_dir(symbol) / "documents"
 
+    def market(self, symbol: str) -> Path:
+        """State of the simulator's market."""
+        return self.symbol_dir(symbol) / "market.state"
+
     def checkpoint(self, symbol: str) -> Path:
         return self.symbol_dir(symbol) / "checkpoint"

@@ -16,7 +16,7 @@ from mpengine.config import Settings
 from shm import process_log
 from shm.errors import Locked
 from shm.process_shell import BootFailure, run_main
-from supervisor import boot, plan
+from supervisor import boot, history, plan
 from supervisor.exitcodes import ExitCode
 from supervisor.process import Supervisor
 from supervisor.runtime import InstanceLock, prepare_data_directory, prepare_runtime_directory, remove_base
@@ -38,18 +38,20 @@ def main(argv: Sequence[str], *, build: plan.Builder = plan.build, env: Mapping[
     try:
         settings = source.read()
         logging.getLogger().setLevel(settings.log.level)
-        return _locked(settings, source, build, notifier, env)
+        return _locked(settings, source, build, notifier, env, arguments.history)
     finally:
         notifier.close()
         source.close()
 
 
 def _locked(
-    settings: Settings, source: boot.SettingsSource, build: plan.Builder, notifier: Notifier, env: Mapping[str, str]
+    settings: Settings, source: boot.SettingsSource, build: plan.Builder, notifier: Notifier, env: Mapping[str, str], hours: float
 ) -> ExitCode:
     lock = _take_lock(settings)  # before the ports: a second start shall hear of the first, not of its port
     try:
         boot.check_ports(settings)
+        if hours and not _build_history(settings, hours, env):
+            return ExitCode.STOPPED
         folder = settings.paths.runtime
         made = prepare_runtime_directory(folder, settings.instance.name)
         supervisor = Supervisor(
@@ -79,6 +81,17 @@ def _take_lock(settings: Settings) -> InstanceLock:
         raise BootFailure(f"{holder} uses the data directory {data}") from error
     except OSError as error:
         raise BootFailure(f"the data directory {data} cannot be used: {error.strerror}") from error
+
+
+def _build_history(settings: Settings, hours: float, env: Mapping[str, str]) -> bool:
+    """False where a stop signal ended it."""
+    try:
+        history.build(settings, hours, boot.child_environment(env), lambda line: print(line, file=sys.stderr, flush=True))  # noqa: T201
+    except history.Interrupted:
+        return False
+    except OSError as error:
+        raise BootFailure(f"the history could not be built: {error}") from error
+    return True
 
 
 def _say_ready(settings: Settings) -> None:

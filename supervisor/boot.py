@@ -24,6 +24,7 @@ ROLES: Final = {
     # Everything local, and apart from a real instance of the same user.
     "demo": ("instance.name=demo", "simulator.enabled=true", "api.host=127.0.0.1", *DEMO_VENUES),
 }
+HISTORY_HOURS: Final = 24.0
 PASSED_ON: Final = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR")
 ONE_THREAD: Final = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
 
@@ -37,8 +38,16 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="one setting; may be repeated")
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="instance.data_dir")
     parser.add_argument("--runtime-dir", type=Path, metavar="DIR", help="instance.runtime_dir")
+    parser.add_argument("--history", type=_hours, default=0.0, metavar="HOURS", help="a past for the simulator's market, 0 none")
     parser.add_argument("--role", choices=sorted(ROLES), default="start")
     return parser.parse_args(argv)
+
+
+def _hours(text: str) -> float:
+    hours = float(text)
+    if not 0 <= hours <= HISTORY_HOURS:
+        raise argparse.ArgumentTypeError(f"must be 0 to {HISTORY_HOURS:g} hours")
+    return hours
 
 
 class SettingsSource:

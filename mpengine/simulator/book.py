@@ -110,6 +110,11 @@ class Book:
         bids, asks = self.bids, self.asks
         return bids.best, bids.levels[bids.best], asks.best, asks.levels[asks.best]
 
+    def restore(self, bids: dict[int, int], asks: dict[int, int]) -> None:
+        """Have these levels instead, tick -> lots, neither side empty; `drain` tells nothing of it."""
+        for side, levels, best in ((self.bids, bids, max(bids)), (self.asks, asks, min(asks))):
+            side.levels, side.touched, side.best = dict(levels), {}, best
+
     def drain(self) -> tuple[dict[int, int], dict[int, int]]:
         """Levels (bids, asks) changed since the last call, with their quantity now."""
         bids, asks = self.bids.touched, self.asks.touched

@@ -6,7 +6,7 @@ answer resync requests at once, tick every 250 ms. For tests that need minutes o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -16,7 +16,7 @@ import numpy as np
 from mpengine import venues
 from mpengine.config import Settings
 from mpengine.engine.core import Output, SymbolCore
-from mpengine.simulator.market import Market
+from mpengine.simulator.market import Changes, Market, merged
 from mpengine.simulator.symbols import specs
 from mpengine.simulator.wire import Session, VenueWire
 from mpengine.venues.base import RestCall, RestResult, SocketPlan, VenueModule
@@ -71,6 +71,8 @@ class Loopback:
         self.outputs: dict[str, list[Output]] = {symbol: [] for symbol in settings.symbols}
         self._batches: dict[str, list[bytes]] = {symbol: [] for symbol in settings.symbols}
         self._tick_ns = market.now_ns
+        self._untold: list[list[Changes]] = []
+        self._trade_numbers: dict[str, int] = {}
         for link in self.links.values():
             link.keep = keep
             self._connect(link)
@@ -83,15 +85,41 @@ class Loopback:
     def run(self, seconds: float) -> None:
         """Let the market run this long."""
         for changes in self.market.step(self.market.now_ns + round(seconds * 1e9)):
-            for link in self.links.values():
-                for message, sessions in link.wire.publish(changes):
-                    for session in sessions:
-                        line = link.lines.get(id(session))
-                        if line is not None and not link.down:
-                            self._receive(link, line, message.text(session.combined))
-                if not link.down:
-                    self._serve(link)
-            self._pass_on()
+            self._tell(changes)
+
+    def run_coarsely(self, until_ns: int, stride_ns: int) -> None:
+        """Let the market run to `until_ns` and tell of it once per stride: the books as they are then, all forced orders, the
+        trades of a side as one. Ticks come once per stride too.
+
+        What an hour costs is mostly what a message and a tick cost; the market's own steps are cheap. A stride that is not over
+        at `until_ns` is told of by the next call.
+        """
+        for changes in self.market.step(until_ns):
+            self._untold.append(changes)
+            if self.now_ns % stride_ns == stride_ns - self.market.step_ns:
+                # Not on the full stride: a message received at a minute's first moment is the new minute's.
+                self._tick_ns = max(self._tick_ns, (self.now_ns // CLOCK_NS - 1) * CLOCK_NS)
+                self._tell([self._merged(steps) for steps in zip(*self._untold, strict=True)])
+                self._untold.clear()
+
+    def _merged(self, steps: Sequence[Changes]) -> Changes:
+        symbol = steps[0].symbol.spec.symbol
+        first = next((trade.number for step in steps for trade in step.trades), 0)
+        told = merged(steps, self._trade_numbers.get(symbol, first))
+        if told.trades:
+            self._trade_numbers[symbol] = told.trades[-1].number + 1  # ids of aggregates have no holes
+        return told
+
+    def _tell(self, changes: list[Changes]) -> None:
+        for link in self.links.values():
+            for message, sessions in link.wire.publish(changes):
+                for session in sessions:
+                    line = link.lines.get(id(session))
+                    if line is not None and not link.down:
+                        self._receive(link, line, message.text(session.combined))
+            if not link.down:
+                self._serve(link)
+        self._pass_on()
 
     def cut(self, venue: str) -> None:
         """The venue is gone: its connections are lost, its calls fail."""

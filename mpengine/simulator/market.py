@@ -180,6 +180,62 @@ class Changes:
     mark: Mark | None
 
 
+def merged(steps: Sequence[Changes], number: int) -> Changes:
+    """Steps of one symbol that follow each other, told as one: as many batches as a step has, the ids chain as before.
+
+    The trades of one taker side are told as one, at their mean price, numbered from `number`: volumes are exact, counts are not.
+    """
+    *earlier, last = steps
+    first, *rest = last.batches
+    batches = [*(batch for step in earlier for batch in step.batches), first]
+    bids: dict[int, int] = {}
+    asks: dict[int, int] = {}
+    for batch in batches:
+        bids.update(batch.bids)
+        asks.update(batch.asks)
+    begun = batches[0]
+    whole = BookBatch(first.ts_ns, begun.first_id, first.last_id, begun.previous_id, bids, asks, first.touch)
+    sides = [[trade for step in steps for trade in step.trades if trade.buy is buy] for buy in (False, True)]
+    trades = [_as_one(group, number + index) for index, group in enumerate(group for group in sides if group)]
+    forced = [order for step in steps for order in step.forced]
+    marks = [step.mark for step in steps if step.mark is not None]
+    return Changes(last.symbol, last.ts_ns, [whole, *rest], trades, forced, marks[-1] if marks else None)
+
+
+def _as_one(trades: Sequence[Trade], number: int) -> Trade:
+    """One trade with the lots of all."""
+    lots, last = sum(trade.lots for trade in trades), trades[-1]
+    tick = round(sum(trade.tick * trade.lots for trade in trades) / lots)
+    normal = sum(trade.normal_lots for trade in trades)
+    return Trade(number, last.ts_ns, tick, lots, normal, trades[0].first_fill, last.last_fill, last.buy)
+
+
+@dataclass(frozen=True, slots=True)
+class MarketState:
+    """One symbol between two steps, in plain values. `open`: side, entry, leverage, lots, opened_ns of each position.
+
+    `path`: see `PricePath.state_of`. `ids`: last book update, trade, fill. The generators are not in it: who goes on draws anew.
+    """
+
+    symbol: str
+    tick: float
+    lot: float
+    now_ns: int
+    bids: dict[int, int]
+    asks: dict[int, int]
+    open: list[tuple[PositionSide, float, int, int, int]]
+    usual_lots: int
+    path: tuple[float, int, float, float, float]
+    index: float
+    mark_price: float
+    basis: float
+    funding_rate: float
+    ids: tuple[int, int, int]
+    liquidation_count: int
+    liquidations: list[ForcedOrder]
+    ratios: list[Ratios]
+
+
 class SymbolMarket:
     """One symbol. Advanced by `Market`; readable by anyone between steps."""
 
@@ -208,7 +264,7 @@ class SymbolMarket:
         self._makers.seed(self.book, bid, ask)
         self.book.drain()
         self._populate()
-        self.usual_lots: Final = max(1, self.open_lots)
+        self.usual_lots = max(1, self.open_lots)
         self.ratios.append(self._measure_ratios(start_ns // RATIO_NS * RATIO_NS))
 
     @property
@@ -290,6 +346,43 @@ class SymbolMarket:
                 for order in self.liquidations
             ],
         }
+
+    def state_of(self) -> MarketState:
+        """What `restore` goes on from. An operator's move is not in it; trades that were printed stay with this market."""
+        spec, (bids, asks) = self.spec, (dict(side.levels) for side in (self.book.bids, self.book.asks))
+        held = [position for side in (LONG, SHORT) for position in self.positions.of(side)]
+        return MarketState(
+            spec.symbol, spec.tick, spec.lot, self.now_ns, bids, asks,
+            [(one.side, one.entry, one.leverage, one.lots, one.opened_ns) for one in held], self.usual_lots, self.path.state_of(),
+            self.index, self.mark_price, self._basis, self.funding_rate, (self.last_id, self._trade_number, self._fill_number),
+            self.liquidation_count, list(self.liquidations), list(self.ratios),
+        )  # fmt: skip
+
+    def check(self, state: MarketState) -> None:
+        """Raises ValueError for a state of another symbol, tick or lot, or one without a book."""
+        spec = self.spec
+        if (state.symbol, state.tick, state.lot) != (spec.symbol, spec.tick, spec.lot):
+            raise ValueError(f"a state of {state.symbol}, tick {state.tick}, lot {state.lot}")
+        if not state.bids or not state.asks or max(state.bids) >= min(state.asks):
+            raise ValueError("a state without a book")
+
+    def restore(self, state: MarketState) -> None:
+        """Be the market that `state` was of. Raises ValueError for a state that `check` refuses."""
+        self.check(state)
+        self.book.restore(state.bids, state.asks)
+        self.positions.clear()
+        for side, entry, leverage, lots, opened_ns in state.open:
+            self.positions.open(side, entry, leverage, lots, opened_ns)
+        self.path.restore(state.path)
+        self.now_ns, self.usual_lots = state.now_ns, state.usual_lots
+        self.index, self.mark_price, self._basis = state.index, state.mark_price, state.basis
+        self.funding_rate = state.funding_rate
+        self.last_id, self._trade_number, self._fill_number = state.ids
+        self.liquidation_count = state.liquidation_count
+        for kept, known in ((self.liquidations, state.liquidations), (self.ratios, state.ratios)):
+            kept.clear()
+            kept.extend(known)  # type: ignore[arg-type]  # each list is its deque's
+        self.trades.clear()
 
     def force(self, side: PositionSide, usd: float) -> dict[str, float | int]:
         """Drive the price until the mark has reached positions of `side` worth `usd` (or all); then it is free again.
@@ -490,6 +583,18 @@ class Market:
             self.now_ns += self.step_ns
             common = self._common()
             yield [symbol.step(self.now_ns, common) for symbol in self.symbols.values()]
+
+    def keep_only(self, symbol: str) -> None:
+        """Go on with one symbol. It moves as it would among the others, since each draws from a generator of its own."""
+        for other in self.symbols.keys() - {symbol}:
+            del self.symbols[other]
+
+    def restore(self, states: Sequence[MarketState]) -> None:
+        """Go on where `states` ended, symbols without one as they are. Raises KeyError for a symbol that is not here,
+        ValueError for a state that it refuses."""
+        for state in states:
+            self.symbols[state.symbol].restore(state)
+        self.skip(max((state.now_ns for state in states), default=self.now_ns))
 
     def skip(self, now_ns: int) -> None:
         """Let time pass without anything happening: what an exchange does while it stands still. Never goes back."""

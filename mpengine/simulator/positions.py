@@ -92,6 +92,13 @@ class Positions:
             heapq.heapify(self._queue[side])
         return position
 
+    def clear(self) -> None:
+        """Forget every position."""
+        for side in (LONG, SHORT):
+            for position in self._open[side]:
+                position.index = -1
+            self._open[side], self._lots[side], self._queue[side] = [], 0, []
+
     def reduce(self, position: Position, lots: int) -> None:
         """Take lots off an open position; at 0 it is closed. Margin shrinks with it, so the liquidation price stays."""
         if not 0 < lots <= position.lots or position.index < 0:

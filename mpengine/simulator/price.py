@@ -92,6 +92,18 @@ class PricePath:
         self.value *= math.exp(move)
         return self.value
 
+    def state_of(self) -> tuple[float, int, float, float, float]:
+        """Value, regime, drift, seconds left of the regime, allowance: what `restore` takes. An operator's move is not kept."""
+        return self.value, int(self.regime), self._drift, self._left_s, self._allowance
+
+    def restore(self, state: tuple[float, int, float, float, float]) -> None:
+        """Go on from `state_of`. Raises ValueError for a price that is not positive or an unknown regime."""
+        value, regime, drift, left_s, allowance = state
+        if not 0 < value < math.inf:
+            raise ValueError(f"a price must be positive, was {value}")
+        self.value, self.regime, self._drift, self._left_s, self._allowance = value, Regime(regime), drift, left_s, allowance
+        self._target = None
+
     def push(self, log_move: float) -> None:
         """Impact of forced orders, bounded per step and by an allowance that refills with time."""
         bounded = max(-IMPACT_STEP, min(IMPACT_STEP, log_move))

@@ -28,13 +28,15 @@ from mpengine.simulator.binance_wire import BinanceWire
 from mpengine.simulator.bybit_wire import BybitWire
 from mpengine.simulator.faults import FaultTable
 from mpengine.simulator.hyperliquid_wire import HyperliquidWire
-from mpengine.simulator.market import Market, SymbolSpec
+from mpengine.simulator.market import Market, MarketState, SymbolSpec
 from mpengine.simulator.okx_wire import OkxWire
 from mpengine.simulator.playback import CaptureSource
+from mpengine.simulator.resume import save, saved
 from mpengine.simulator.server import MarketSource, SimulatorServer
 from mpengine.simulator.symbols import spec, specs
 from mpengine.simulator.wire import VenueWire
 from shm.board_words import Role, Word
+from shm.paths import Paths
 from shm.process_shell import BootFailure, ProcessShell, run_main
 
 BEAT_S: Final = 0.25
@@ -54,6 +56,7 @@ class Plan:
     captures: tuple[Path, ...] = ()
     stamps: bool = False
     close_at_end: bool = False
+    saved: Paths | None = None
 
 
 def build(plan: Plan, start_ns: int) -> SimulatorServer:
@@ -67,8 +70,19 @@ def build(plan: Plan, start_ns: int) -> SimulatorServer:
         )  # fmt: skip
         return SimulatorServer(list(source.venues.values()), source, faults, life_s=plan.life_s)
     market = Market(plan.symbols, market_rng, start_ns)
+    if plan.saved is not None and (states := saved(plan.saved, market)):
+        market = _resumed(plan, states, start_ns)
     wires = wires_of(market, foreign_rng)
     return SimulatorServer(wires, MarketSource(market, plan.speed), faults, market=market, life_s=plan.life_s)
+
+
+def _resumed(plan: Plan, states: list[MarketState], start_ns: int) -> Market:
+    """The market that was saved. Its chance follows from the seed and from how long it has lived, so no move comes twice."""
+    lived = np.random.default_rng([plan.seed, max(state.now_ns for state in states)])
+    market = Market(plan.symbols, lived, start_ns)
+    market.restore(states)
+    market.skip(start_ns)
+    return market
 
 
 def wires_of(market: Market, rng: np.random.Generator) -> list[VenueWire]:
@@ -121,6 +135,13 @@ async def _serve(plan: Plan, shell: ProcessShell) -> None:
         playing.cancel()
     finally:
         await server.stop()
+    _save(plan.saved, server.market)
+
+
+def _save(paths: Paths | None, market: Market | None) -> None:
+    """Keep the market for the next start, where a past was built: a directory without one stays as it is."""
+    if paths is not None and market is not None and all(paths.market(name).exists() for name in market.symbols):
+        save(paths, market)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -143,7 +164,8 @@ def _plan_of(settings: Settings) -> Plan:
     own = settings.simulator
     captures = tuple(Path(path) for path in own.captures)
     return Plan(
-        own.host, own.port, own.seed, own.speed, specs(settings), announce=False, captures=captures, stamps=own.stamps
+        own.host, own.port, own.seed, own.speed, specs(settings), announce=False, captures=captures, stamps=own.stamps,
+        saved=settings.paths,
     )  # fmt: skip
 
 

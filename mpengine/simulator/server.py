@@ -259,7 +259,7 @@ class SimulatorServer:
         self.sockets: Final[dict[Session, Socket]] = {}
         self.delivered = 0
         self.requests = 0
-        self._market = market
+        self.market: Final = market
         self._life_s = life_s
         self._opened = 0
         self._runner: web.AppRunner | None = None
@@ -421,9 +421,9 @@ class SimulatorServer:
 
     async def _get_truth(self, request: web.Request) -> web.Response:
         symbol = request.query.get("symbol", "")
-        if self._market is None or symbol not in self._market.symbols:
+        if self.market is None or symbol not in self.market.symbols:
             return web.json_response({"error": f"no market of {symbol[:20]}"}, status=404)
-        return web.json_response(self._market.truth(symbol))
+        return web.json_response(self.market.truth(symbol))
 
     async def _get_faults(self, _request: web.Request) -> web.Response:
         return web.json_response(self.faults.listing(time.monotonic_ns()))
@@ -483,9 +483,9 @@ class SimulatorServer:
         try:
             side = PositionSide[query.get("side", "").upper()]
             usd = float(query.get("usd", "1"))
-            if self._market is None or side is PositionSide.NONE or not 0 < usd < 1e15:
+            if self.market is None or side is PositionSide.NONE or not 0 < usd < 1e15:
                 raise ValueError("needs a market, side long or short, usd > 0")
-            moved = self._market.symbols[query.get("symbol", "")].force(side, usd)
+            moved = self.market.symbols[query.get("symbol", "")].force(side, usd)
         except (KeyError, ValueError) as error:
             return web.json_response({"error": f"{type(error).__name__}: {error}"}, status=400)
         return web.json_response(moved)
