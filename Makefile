@@ -27,7 +27,7 @@ web:  ## type check and bundle of the dashboard (api/web/src), for who changes i
 	npm run -s check
 	npm run -s build
 
-screenshots: $(READY)  ## pictures of the dashboard for README and docs, from twelve hours of the built-in exchange (some minutes)
+screenshots: $(READY)  ## pictures of the dashboard for README and docs, of a demo with half a day of history (some minutes)
 	$(BIN)/python -m tests.browser.screenshots
 
 stress: $(READY)  ## races, kills and soaks in their long forms

@@ -131,8 +131,6 @@ class Backend:
         self._offset = Offset.create(folder / "offset")
         self._venues: dict[str, dict[str, Any]] = {}
         self._states: dict[str, dict[str, Any]] = {}
-        self.beating: list[Any] = []
-        """Writers of others that are alive as long as this is."""
         self._board = Board.create(self.settings.paths.board, ROWS, {})
         self._supervisor = self._board.row(0)
         self._supervisor.start(Role.SUPERVISOR, 0, 1)
@@ -491,8 +489,6 @@ class Backend:
             self._status(one)
             for writer in self._each(one.name):
                 writer.beat()
-        for writer in self.beating:
-            writer.beat()
 
     def _each(self, name: str) -> list[Any]:
         world = self.world
