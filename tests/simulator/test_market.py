@@ -7,7 +7,7 @@ import math
 import os
 import subprocess
 import sys
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from itertools import pairwise
 
 import numpy as np
@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpengine.simulator.market import STEP_NS, Changes, Market, SymbolMarket, SymbolSpec
+from mpengine.simulator.market import STEP_NS, Changes, Market, SymbolMarket, SymbolSpec, merged
 from mpengine.simulator.positions import LONG, SHORT, Position, liquidation_price, maintenance_rate
 from mpengine.simulator.symbols import spec
 from tests.simulator.rig import SECOND_NS, START_NS, market, small, steps
@@ -357,3 +357,56 @@ def test_unstepped_time_yields_nothing() -> None:
     assert steps(of, 0.05) == []
     (changes,) = steps(of, 0.1)
     assert isinstance(changes[0], Changes)
+
+
+def test_a_market_goes_on_from_its_state() -> None:
+    of = market(small(), small("ETH"))
+    steps(of, 20)
+    states = [symbol.state_of() for symbol in of.symbols.values()]
+    other = Market([small(), small("ETH")], np.random.default_rng(99), START_NS)
+    other.restore(states)
+    assert [symbol.state_of() for symbol in other.symbols.values()] == states and other.now_ns == of.now_ns
+    last = states[0].ids[0]
+    for changes in steps(other, 5):
+        for change in changes:
+            assert not change.symbol.book.crossed
+            assert change.symbol.positions.lots(LONG) == change.symbol.positions.lots(SHORT)
+        assert changes[0].batches[0].previous_id == last, "ids chain over the restart"
+        last = changes[0].batches[-1].last_id
+
+
+def test_a_state_of_another_symbol_is_refused() -> None:
+    of = market(small())
+    state = of.symbols["BTC"].state_of()
+    for wrong in (replace(state, tick=1.0), replace(state, symbol="ETH"), replace(state, bids={})):
+        with pytest.raises(ValueError, match="a state"):
+            of.symbols["BTC"].restore(wrong)
+
+
+def test_one_of_two_symbols_moves_as_it_would_beside_the_other() -> None:
+    both, alone = market(small(), small("ETH")), market(small(), small("ETH"))
+    alone.keep_only("ETH")
+    steps(both, 5), steps(alone, 5)
+    assert both.symbols["ETH"].state_of() == alone.symbols["ETH"].state_of()
+
+
+def test_merged_steps_tell_the_same_book_volumes_and_forced_orders() -> None:
+    of = market(restless())
+    now = of.symbols["BTC"].book
+    bids, asks = dict(now.bids.levels), dict(now.asks.levels)
+    whole = [changes[0] for changes in steps(of, 10)]
+    told = merged(whole, 7)
+    for batch in told.batches:
+        bids |= batch.bids
+        asks |= batch.asks
+    assert {tick: lots for tick, lots in bids.items() if lots} == now.bids.levels
+    assert {tick: lots for tick, lots in asks.items() if lots} == now.asks.levels
+    assert (told.batches[0].previous_id, told.batches[-1].last_id) == (
+        whole[0].batches[0].previous_id,
+        whole[-1].batches[-1].last_id,
+    )
+    assert len(told.batches) == len(whole[0].batches) and told.ts_ns == whole[-1].ts_ns
+    for buy in (False, True):
+        assert sum(t.lots for t in told.trades if t.buy is buy) == sum(t.lots for c in whole for t in c.trades if t.buy is buy)
+    assert [trade.number for trade in told.trades] == [7, 8]
+    assert told.forced == [order for change in whole for order in change.forced]
