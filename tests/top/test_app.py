@@ -30,7 +30,7 @@ async def running(size: tuple[int, int] = (80, 24), source: FakeSource | None = 
     options = {"hz": 0.001, "colours": 256} | options
     app = TopApp(source, **options)
     async with app.run_test(size=size) as pilot:
-        await settle(pilot)
+        await until(pilot, lambda: rows(app)[-1].startswith("1-9 symbol"))
         yield app, pilot, source
     assert source.closed
 
@@ -42,8 +42,8 @@ async def settle(pilot: Pilot[Any]) -> None:
 
 
 async def until(pilot: Pilot[Any], condition: Callable[[], Any]) -> None:
-    """Until it holds; fails after 5 s."""
-    async with asyncio.timeout(5):
+    """Until it holds; fails after 20 s."""
+    async with asyncio.timeout(20):
         while not condition():
             await pilot.pause(0.01)
 
@@ -125,12 +125,9 @@ async def test_keys_choose_symbol_view_layer_and_range() -> None:
             ("t", ("supervisor", "api-master")), ("question_mark", ("lower bound", "quit")),
         ):  # fmt: skip
             await pilot.press(key)
-            await settle(pilot)
-            text = "\n".join(rows(app))
-            assert all(word in text for word in words), (key, text)
+            await until(pilot, lambda words=words: all(word in "\n".join(rows(app)) for word in words))
         await pilot.press("escape", "m")
-        await settle(pilot)
-        assert "book USD" in "\n".join(rows(app))
+        await until(pilot, lambda: "book USD" in "\n".join(rows(app)))
         await pilot.press("z", "z")
         assert app.look.view == "main"
 
@@ -140,13 +137,12 @@ async def test_the_zone_list_scrolls_where_it_has_all_the_room() -> None:
     many = tuple(sorted((zone(side, PRICE + sign * 20 * n) for n in range(1, 39) for side, sign in (("short", 1), ("long", -1))),
                         key=lambda one: abs(one.price - PRICE)))  # fmt: skip
     async with running(source=FakeSource(facts(zones=many))) as (app, pilot, _):
+        table = app.query_one(ZoneTable)
         await pilot.press("z")
-        await settle(pilot)
+        await until(pilot, lambda: table.row_count == 77 and "weight" in rows(app)[4])
         first = rows(app)[5]
         await pilot.press("pagedown")
-        await settle(pilot)
-        table = app.query_one(ZoneTable)
-        assert table.row_count == 77 and table.scroll_offset.y > 0 and rows(app)[5] != first
+        await until(pilot, lambda: table.scroll_offset.y > 0 and rows(app)[5] != first)
 
 
 @driven
@@ -154,8 +150,8 @@ async def test_a_zone_cannot_move_the_cursor_either() -> None:
     evil = replace(zone("long", PRICE - 1), source="\x1b[2J\n")
     async with running((120, 40), source=FakeSource(facts(zones=(evil,)))) as (app, pilot, _):
         await pilot.press("z")
-        await settle(pilot)
-        assert all(row.isprintable() for row in rows(app)) and "[2J" in "\n".join(rows(app))
+        await until(pilot, lambda: "[2J" in "\n".join(rows(app)))
+        assert all(row.isprintable() for row in rows(app))
 
 
 @driven
@@ -383,8 +379,8 @@ async def test_a_recording_is_shown_at_its_own_pace_and_says_so(tmp_path: Path) 
     source = ReplaySource(Recording(tmp_path / "day"), "day", lambda: now_ns[0])
     app = TopApp(source, hz=0.001, colours=256, step=source.step)
     async with app.run_test(size=(100, 30)) as pilot:
-        await settle(pilot)
-        assert "100 msg/s" in rows(app)[1] and "replay of day" in rows(app)[1] and "● LIVE" in rows(app)[0]
+        await until(pilot, lambda: "100 msg/s" in rows(app)[1])
+        assert "replay of day" in rows(app)[1] and "● LIVE" in rows(app)[0]
         await pilot.press("full_stop")
         await settle(pilot)
         assert "110 msg/s" in rows(app)[1]
