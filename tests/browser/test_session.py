@@ -411,6 +411,21 @@ def test_silence_makes_stale_and_is_over_with_the_next_message(lab: Page, backen
     assert lab.evaluate("lab.picture.snapshots.length") == 1
 
 
+def test_a_wide_column_is_as_old_as_the_newest_frame_in_it(lab: Page, backend: Backend) -> None:
+    """Two minutes are one column of a day: counted from its start, the book would be stale although it is seconds old."""
+    for _ in range(2):  # wherever in its column the newest frame lies
+        lab.evaluate("() => lab.open({ range: '1h' })")
+        wait(lab, "() => lab.picture.snapshots.length")
+        caught_up(lab, backend)
+        before = lab.evaluate("lab.store.get().ages.book")
+        lab.evaluate("() => lab.session.setRange('1d')")
+        wait(lab, "() => lab.picture.snapshots.length === 2")
+        wait(lab, "() => lab.store.get().badge !== 'STALE' || lab.store.get().staleCodes.join() === 'book'")
+        assert lab.evaluate("lab.store.get().ages.book") == pytest.approx(before, abs=8)
+        lab.evaluate("() => lab.session.close()")
+        backend.minute()
+
+
 def test_one_venue_down_is_not_stale(lab: Page, backend: Backend) -> None:
     begin(lab)
     backend.set_venue("okx", state="DOWN", silent_s=130)

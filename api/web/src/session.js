@@ -87,6 +87,8 @@ export class Session extends EventTarget {
   #lanes = { liq: laneOf("liq", "liq"), depth: laneOf("depth", "depth") };
   /** Newest liquidation that the picture has, or its answer; that of the answer; that which was pushed; end of the answer. */
   #realised = -1;
+  /** Newest columns that were pushed: they know how old the last column of an answer is, which may be several joined into one. */
+  #newest = /** @type {Record<"liq"|"depth", Column|null>} */ ({ liq: null, depth: null });
   #counted = -1;
   #pushed = -1;
   #endMs = 0;
@@ -212,7 +214,10 @@ export class Session extends EventTarget {
     const own = (work) => (/** @type {any} */ detail) => {
       if (detail.symbol === this.#store.get().symbol) work(detail);
     };
-    on(this.#feed, "column", own((detail) => this.#soon(() => this.#column(detail.kind, detail.column))));
+    on(this.#feed, "column", own(({ kind, column }) => {
+      this.#newest[/** @type {"liq"|"depth"} */ (kind)] = column;
+      this.#soon(() => this.#column(kind, column));
+    })); // prettier-ignore
     on(this.#feed, "events", own((detail) => this.#events(detail.items)));
     on(this.#feed, "candle", own((detail) => this.#soon(() => this.#candle(detail.data))));
     on(this.#feed, "zones", own((detail) => this.#zonesCame(detail)));
@@ -245,6 +250,7 @@ export class Session extends EventTarget {
   #wants(state, changed) {
     if (changed.has("symbol")) {
       this.#zones = null;
+      this.#newest = { liq: null, depth: null };
       this.#store.set({ zonesRows: [], events: [], mark: null, provenance: null, gap: null });
       this.#picture.clear();
     }
@@ -367,6 +373,10 @@ export class Session extends EventTarget {
       liq: joined(laneOf("liq", map), snapshot, snapshot.seqs.liq, snapshot.epoch),
       depth: joined(laneOf("depth", "depth"), snapshot, snapshot.seqs.depth, null),
     };
+    for (const lane of Object.values(this.#lanes)) {
+      const column = this.#newest[lane.kind];
+      if (column !== null && column.seq === lane.seq) this.#aged(lane, column);
+    }
     this.#counted = this.#realised = snapshot.seqs.realised ?? -1;
     this.#pushed = -1;
     this.#endMs = snapshot.t0Ms + snapshot.cols * dtMs;
