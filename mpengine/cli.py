@@ -130,6 +130,7 @@ def demo(
     """Run the whole engine against the built-in exchange simulator on this machine; nothing leaves it."""
     from mpengine.config import DEMO_VENUES
 
+    past = 0.0 if capture else history
     captures = "[" + ", ".join(f'"{path.resolve()}"' for path in capture) + "]"
     values = {
         "simulator.enabled": "true", "simulator.seed": seed, "simulator.captures": captures, "instance.name": "demo",
@@ -138,13 +139,18 @@ def demo(
     }  # fmt: skip
     click.echo(
         "Starting a simulated exchange, ingest, an engine per symbol and the API on this machine. Ctrl-C ends all of it.\n"
+        f"{_past_text(past)}"
         "When it is ready its address appears here; the first frames follow within half a minute (each is a 30 s average):\n"
         f"  curl -s 'http://127.0.0.1:{port}/orderbook_heatmap?symbol=BTC'\n"
         f"  curl -s 'http://127.0.0.1:{port}/health'\n"
         "  mpengine status --demo        (another terminal; --set log.level=INFO here shows the log)"
     )
     arguments = _supervisor_arguments(config, [*(f"{key}={value}" for key, value in values.items()), *DEMO_VENUES, *overrides])
-    _supervise([*arguments, "--history", str(0.0 if capture else history)])
+    _supervise([*arguments, "--history", str(past)])
+
+
+def _past_text(hours: float) -> str:
+    return f"First {hours:g} h of history are built, some 5 s per hour; --history 0 starts at once.\n" if hours else ""
 
 
 @main.command("check-config")

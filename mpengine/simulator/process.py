@@ -133,9 +133,9 @@ async def _serve(plan: Plan, shell: ProcessShell) -> None:
         if playing.done():
             playing.result()
         playing.cancel()
+        _save(plan.saved, server.market)  # before the sockets are closed, which may take longer than the supervisor waits
     finally:
         await server.stop()
-    _save(plan.saved, server.market)
 
 
 def _save(paths: Paths | None, market: Market | None) -> None:
