@@ -486,7 +486,6 @@ def test_after_a_new_event_ring_liquidations_go_on_behind_those_of_the_ring(rig:
     assert rig.liquidations() == undisturbed_liquidations(rig.settings, b"".join(records))
 
 
-
 @pytest.mark.slow
 @pytest.mark.covers("P11")
 def test_a_stop_leaves_files_and_logs_and_a_start_without_a_checkpoint_goes_on_from_them(rig: Rig) -> None:
