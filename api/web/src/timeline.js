@@ -67,7 +67,7 @@ export class Timeline {
     if (col < this.first || price === null || !Number.isFinite(price)) return;
     this.reach(col);
     this.prices.set(col, price);
-    update(this.series.line, { time: barTime(col, this.dtMs), value: price });
+    if (!update(this.series.line, { time: barTime(col, this.dtMs), value: price })) this.#draw();
   }
 
   /** @param {number} tMs @param {Bar} bar */
@@ -76,7 +76,7 @@ export class Timeline {
     if (col < this.first) return;
     this.reach(col);
     const now = this.bars.at(col);
-    if (now) update(this.series.candles, candleOf(col, this.dtMs, now));
+    if (now && !update(this.series.candles, candleOf(col, this.dtMs, now))) this.#draw();
     if (!this.prices.has(col)) this.putPrice(col, bar.c);
   }
 
@@ -109,13 +109,17 @@ function candleOf(col, dtMs, { o, h, l, c }) {
 }
 
 /**
- * A bar, in its place also where later ones are there already.
+ * A bar at the end, or in the place of the one of its time.
  *
  * @template {{time: import("../vendor/lightweight-charts.js").UTCTimestamp}} Data
  * @param {{data(): readonly any[], update(bar: any, historical?: boolean): void}} series
  * @param {Data} bar
+ * @returns {boolean} false: it belongs between others, where the library would put it in the place of the next one
  */
 function update(series, bar) {
-  const newest = series.data().at(-1)?.time ?? 0;
-  series.update(bar, bar.time < newest);
+  const data = series.data();
+  const before = bar.time < (data.at(-1)?.time ?? 0);
+  if (before && !data.some(({ time }) => time === bar.time)) return false;
+  series.update(bar, before);
+  return true;
 }
