@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mpengine.keys import KeyRecord, Scope
 
 CONFIG_NAMES = ("mpengine.toml", "/etc/mpengine/mpengine.toml")
-BENCHES = ("rings", "book", "minute", "heatmap", "wire", "symbols", "api", "access", "top")
+BENCHES = ("rings", "book", "minute", "heatmap", "wire", "symbols", "api", "push", "access", "top")
 BROWSER_BENCHES = {"web": "web_paint"}
 """Benches that need a browser, so "all" leaves them out, and their modules."""
 FAILED, BOOT_FAILED = 1, 3
