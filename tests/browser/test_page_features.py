@@ -292,6 +292,7 @@ def test_number_keys_choose_symbols_and_the_address_follows(person: Person) -> N
 
 @pytest.mark.parametrize(("name", "columns"), [("1h", 60), ("4h", 240), ("12h", 720), ("1d", 389)])
 def test_ranges(person: Person, tmp_path: Path, name: str, columns: int) -> None:
+    """A day has columns of two minutes, and the server has half of one."""
     """Of a day there is half: the first view is of that."""
     person.open(range="1h" if name != "1h" else "4h")
     person.choose("ranges", name)
@@ -585,7 +586,8 @@ def test_the_csv_is_what_the_server_says(person: Person, backend: Backend, tmp_p
         for one in points
     }
     for row in rows:
-        if row["layer"] == "realised":
+        # Those of the running minute have no column at the server yet.
+        if row["layer"] == "realised" and int(row["time_ms"]) < body["t0_ms"] + body["cols"] * 60_000:
             usd = wanted[int(row["time_ms"]), row["side"], float(row["price_usd"])]
             assert float(row["amount_usd"]) == pytest.approx(usd, abs=1.0)
 

@@ -8,7 +8,8 @@ _RUN = """async () => {
   const { createChart, LineSeries, CandlestickSeries } = await import("/vendor/lightweight-charts.js");
   const { Timeline } = await import("/src/timeline.js");
   const chart = createChart(document.body, { width: 400, height: 200 });
-  const series = { axis: chart.addSeries(LineSeries), line: chart.addSeries(LineSeries), candles: chart.addSeries(CandlestickSeries) };
+  const [axis, line, candles] = [LineSeries, LineSeries, CandlestickSeries].map((kind) => chart.addSeries(kind));
+  const series = { axis, line, candles };
   const timeline = new Timeline(series);
   timeline.load(1000, 10, 60_000, null, Float64Array.from({ length: 10 }, (_, at) => 100 + at));
   const bar = (price) => ({ o: price, h: price, l: price, c: price });
