@@ -43,6 +43,8 @@ OPAQUE_FROM: Final = 0.3
 """Position from which colours are opaque."""
 FAINTEST: Final = 0.3
 """Opacity of the lowest position: faint cells let the background through."""
+OVER_POWER: Final = 4
+"""Over another layer: half way up a logarithmic scale lies the usual, which is to hide nothing."""
 
 ABOVE: Final = 0.6
 """Opacity of the highest position of a layer that lies on another one."""
@@ -74,7 +76,9 @@ def colours_at(palette: Palette, side: int, theme: Theme, positions: npt.NDArray
     low = np.minimum(places.astype(np.int64), len(anchors) - 2)
     part = (places - low)[:, np.newaxis]
     colours = anchors[low] * (1.0 - part) + anchors[low + 1] * part
-    opacity = 255.0 * (ABOVE * positions if above else np.minimum(1.0, FAINTEST + (1.0 - FAINTEST) * positions / OPAQUE_FROM))
+    opacity = 255.0 * (
+        ABOVE * positions**OVER_POWER if above else np.minimum(1.0, FAINTEST + (1.0 - FAINTEST) * positions / OPAQUE_FROM)
+    )
     return np.floor(np.column_stack([colours, opacity]) + 0.5).astype(np.uint8)
 
 

@@ -14,6 +14,7 @@ from mpengine.palettes import (
     FAINTEST,
     MARKS,
     OPAQUE_FROM,
+    OVER_POWER,
     PALETTES,
     RAMPS,
     STRONG_ON_WHITE,
@@ -46,6 +47,7 @@ def test_the_page_and_the_picture_have_the_same_colours() -> None:
     for pattern, value in (
         (r"OPAQUE_FROM = ([\d.]+)", OPAQUE_FROM),
         (r"FAINTEST = ([\d.]+)", FAINTEST),
+        (r"OVER_POWER = ([\d.]+)", OVER_POWER),
         (r"opacityDepth: ([\d.]+)", ABOVE),
         (r"weak: ([\d.]+)", WEAK_ON_WHITE),
         (r"strong: ([\d.]+)", STRONG_ON_WHITE),
@@ -87,7 +89,7 @@ def test_ends_of_a_scale_are_the_ends_of_the_ramp() -> None:
 
 def test_a_layer_on_top_lets_the_other_one_through_where_it_is_thin() -> None:
     opacity = colours_at("mono", 0, "dark", np.array([0.0, 0.5, 1.0]), above=True)[:, 3]
-    assert opacity.tolist() == [0, 77, 153]
+    assert opacity.tolist() == [0, 10, 153]
 
 
 def test_the_lowest_colour_lets_the_background_through() -> None:

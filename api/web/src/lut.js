@@ -20,6 +20,8 @@ const PER_STEP = Math.log(CELL_HI_USD / CELL_LO_USD) / STEPS;
 /** Position from which colours are opaque, and what is left of the lowest: faint cells let the background through. */
 const OPAQUE_FROM = 0.3;
 const FAINTEST = 0.3;
+/** Over another layer: half way up a logarithmic scale lies the usual, which is to hide nothing. */
+const OVER_POWER = 4;
 /** Part of a ramp that is used on white, from weak to strong: its ends are too near to white, and to the other side's. */
 const ON_WHITE = { weak: 0.94, strong: 0.18 };
 
@@ -85,7 +87,7 @@ function colourAt(colours, at, { theme, over = false }) {
   const low = Math.min(Math.floor(place), last - 1);
   const part = place - low;
   const mix = (/** @type {number} */ n) => Math.round((colours[3 * low + n] ?? 0) * (1 - part) + (colours[3 * low + 3 + n] ?? 0) * part);
-  const opaque = over ? at : Math.min(1, FAINTEST + ((1 - FAINTEST) * at) / OPAQUE_FROM);
+  const opaque = over ? at ** OVER_POWER : Math.min(1, FAINTEST + ((1 - FAINTEST) * at) / OPAQUE_FROM);
   return [mix(0), mix(1), mix(2), Math.round(255 * opaque)];
 }
 
