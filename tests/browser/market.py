@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -160,8 +160,3 @@ class Market:
                 )
                 masses[max(0, best - 4) : best + 5] = 0.0
         return found
-
-
-def bars_of(market: Market, minutes: int) -> list[Any]:
-    """The next bars."""
-    return [market.minute() for _ in range(minutes)]

@@ -143,7 +143,7 @@ def wide(backend: Backend) -> Iterator[Backend]:
 
 @pytest.mark.timeout(300)
 def test_a_day_of_columns_leaves_no_memory_behind(
-    open_page: Callable[..., Page], wide: Backend, record_property: Callable[[str, object], None]
+    wide: Backend, open_page: Callable[..., Page], record_property: Callable[[str, object], None]
 ) -> None:
     person = Person(open_page(), wide).open(range="1h")
     devtools = person.page.context.new_cdp_session(person.page)
@@ -173,7 +173,7 @@ def test_a_day_of_columns_leaves_no_memory_behind(
 
 @pytest.mark.stress
 @pytest.mark.timeout(1800)
-def test_ten_minutes_of_columns_and_switching_leave_no_memory_behind(open_page: Callable[..., Page], wide: Backend) -> None:
+def test_ten_minutes_of_columns_and_switching_leave_no_memory_behind(wide: Backend, open_page: Callable[..., Page]) -> None:
     """Ten minutes of a page that is used: columns, symbols, ranges, layers, pauses."""
     import time
 

@@ -233,7 +233,7 @@ def test_an_engine_that_restarts_is_told_and_loaded_anew(person: Person, backend
 
 
 def test_the_first_minutes_of_a_symbol_are_warm_up(open_page: Callable[..., Page], complaints: Complaints) -> None:
-    complaints.allow += ("Failed to load resource",)  # the 503 itself
+    complaints.allow += LOST  # the 503 itself, and the server goes before the page
     with Backend.running(minutes={"BTC": 5}) as backend:
         person = Person(open_page(), backend).open(badge="STALE", symbol="ETH", range="1h")
         person.see("#banner-text", "warming up")

@@ -112,7 +112,7 @@ def test_paused(person: Person, update: bool, tmp_path: Path) -> None:
     check(whole(person), "paused", tmp_path, update=update)
 
 
-def test_gap(open_page: Callable[..., Page], market: Backend, update: bool, tmp_path: Path) -> None:
+def test_gap(market: Backend, open_page: Callable[..., Page], update: bool, tmp_path: Path) -> None:
     market.hole(12)
     for _ in range(10):
         market.minute()
