@@ -18,7 +18,7 @@ from playwright.sync_api import Locator, Page, expect
 from tests.browser.backend import Backend
 
 WITHIN_MS: Final = 10_000
-PLAIN: Final = {"candles": 0, "realised": 0, "zones": 0, "profile": 0, "map_opacity": 1, "book_opacity": 1}
+PLAIN: Final[dict[str, Any]] = {"candles": 0, "realised": 0, "zones": 0, "profile": 0, "map_opacity": 1, "book_opacity": 1}
 """Settings that leave nothing but the heat."""
 
 # The largest canvas of the chart is the pane; the others are its axes. Cursor and heat lie on canvases of the same size.
