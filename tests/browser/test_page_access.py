@@ -48,6 +48,8 @@ def test_a_key_is_asked_for_and_opens_the_page(open_page: Callable[..., Page], l
     expect(person.locator("#keyprompt")).to_be_visible(timeout=WITHIN_MS)
     person.see("#keyprompt-text", "did not take")
 
+    # A new key is in every worker within seconds.
+    person.until(lambda: locked.ask("/oi?symbol=BTC", Authorization=f"Bearer {key}")[0] == 200, "the key is known")
     field.fill(key)
     person.locator("#keyprompt button.primary").click()
     expect(person.locator("#keyprompt")).to_be_hidden()

@@ -444,7 +444,7 @@ def test_late_answers_are_not_those_of_another_symbol(lab: Page, backend: Backen
     for range_ in ("4h", "12h", "1h", "4h"):
         lab.evaluate("(range) => lab.session.setRange(range)", range_)
     held.release()
-    wait(lab, "() => lab.picture.snapshots.length")
+    wait(lab, "() => lab.picture.snapshots.length === 2")
     backend.minute()
     caught_up(lab, backend, "ETH")
     assert lab.evaluate("lab.picture.snapshots") == ["nothing", "ETH 240"]

@@ -32,7 +32,7 @@ def descriptors(worker: psutil.Process) -> int:
 @pytest.mark.parametrize(
     ("clients", "seconds"),
     [
-        pytest.param(150, 4.0, id="short"),
+        pytest.param(150, 4.0, id="short", marks=pytest.mark.stress),
         pytest.param(2000, 600.0, id="ten minutes", marks=[pytest.mark.stress, pytest.mark.timeout(1200)]),
     ],
 )

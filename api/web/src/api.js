@@ -97,6 +97,7 @@ export class Api extends EventTarget {
     signal?.addEventListener("abort", abort);
     try {
       signal?.throwIfAborted();
+      const key = this.#key;
       const known = /** @type {Record<string, string>} */ (etag === null ? {} : { "If-None-Match": etag });
       const response = await fetch(this.url(path, params), {
         headers: { ...this.headers(), ...known },
@@ -105,7 +106,7 @@ export class Api extends EventTarget {
         credentials: "same-origin",
       });
       if (response.status === 304) return null;
-      if (!response.ok) throw await this.errorOf(response);
+      if (!response.ok) throw await this.errorOf(response, key);
       // Read inside of the time limit: a body may stall too.
       const body = await response.arrayBuffer();
       return { response: new Response(body, { headers: response.headers }), etag: response.headers.get("ETag") };
@@ -123,9 +124,10 @@ export class Api extends EventTarget {
    * The error of an answer; a 401 is told, a 429 holds back what follows.
    *
    * @param {Response} response
+   * @param {string|null} key with which it was asked for: what another one was refused says nothing about the one there is now
    * @returns {Promise<ApiError>}
    */
-  async errorOf(response) {
+  async errorOf(response, key) {
     const retryAfterS = secondsOf(response.headers.get("Retry-After"));
     /** @type {unknown} */
     const body = await response.json().catch(() => null);
@@ -134,7 +136,7 @@ export class Api extends EventTarget {
       response.status, typeof error === "string" ? error : "error",
       typeof detail === "string" ? detail : `status ${response.status}`, retryAfterS,
     );
-    if (found.status === 401) this.refused();
+    if (found.status === 401 && key === this.#key) this.refused();
     if (found.status === 429) this.#notBeforeMs = Date.now() + (retryAfterS ?? 1) * 1000;
     return found;
   }

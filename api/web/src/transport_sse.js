@@ -60,12 +60,13 @@ export function openSse({ api, positionOf, hooks }) {
       return held === null ? [] : [`${name}:${held.epoch}:${held.seq}`];
     });
     const resume = /** @type {Record<string, string>} */ (places.length ? { "Last-Event-ID": places.join(";") } : {});
+    const { key } = api;
     const response = await fetch(api.url("stream", { channels: names, cell: "u8log" }), {
       headers: { ...api.headers(), Accept: "text/event-stream", ...resume },
       cache: "no-store",
       signal,
     });
-    if (!response.ok) throw await api.errorOf(response);
+    if (!response.ok) throw await api.errorOf(response, key);
     if (!response.headers.get("Content-Type")?.startsWith("text/event-stream") || response.body === null) {
       throw new ApiError(response.status, "no_stream", "the answer is no event stream");
     }
