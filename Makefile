@@ -11,7 +11,7 @@ demo: $(READY)  ## the whole tree on the built-in exchange; Ctrl-C ends it
 	@exec $(BIN)/mpengine demo
 
 test: $(READY)  ## every test; long forms are `make stress`
-	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
 
 style: $(READY)  ## lint, format, complexity, dead code
 	$(BIN)/ruff check .

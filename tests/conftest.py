@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 STRESS_TIMEOUT_S = 3600
-WAITING = ("integration", "chaos", "ingest", "browser", "supervisor", "client", "top")
 REQUIRE = os.environ.get("MPENGINE_REQUIRE") == "1"
 
 
@@ -18,11 +17,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Long forms run only where they are asked for (`make stress`: -m stress), and have the time that they need.
-
-    Files that wait for processes and browsers begin first: at the end of a run they would wait alone.
-    """
-    items.sort(key=lambda item: not any(part in WAITING for part in item.path.parts))
+    """Long forms run only where they are asked for (`make stress`: -m stress), and have the time that they need."""
     for item in items:
         if item.get_closest_marker("stress") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(STRESS_TIMEOUT_S))

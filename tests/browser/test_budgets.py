@@ -141,6 +141,7 @@ def wide(backend: Backend) -> Iterator[Backend]:
         yield made
 
 
+@pytest.mark.stress
 @pytest.mark.timeout(300)
 def test_a_day_of_columns_leaves_no_memory_behind(
     wide: Backend, open_page: Callable[..., Page], record_property: Callable[[str, object], None]

@@ -133,6 +133,7 @@ def older(driven: Person, backend: Backend, seconds: int) -> None:
     backend.add_liquidations()
 
 
+@pytest.mark.stress  # minutes of the server's clock in pieces; tests of the session have the quick form
 def test_an_old_book_then_an_old_map_is_stale(driven: Person, backend: Backend, tmp_path: Path) -> None:
     driven.open(range="1h")
     driven.away()

@@ -147,7 +147,7 @@ def _charted(page: Page) -> Chart:
     return Chart(page)
 
 
-@pytest.fixture(params=[1, 1.25, 2])
+@pytest.fixture(params=[1, pytest.param(1.25, marks=pytest.mark.stress), 2])
 def screen(request: pytest.FixtureRequest, browser: Browser) -> Iterator[Screen]:
     found = Screen(browser, chromium(request.config), request.param)
     yield found
