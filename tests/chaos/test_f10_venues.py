@@ -242,7 +242,7 @@ def test_a_geo_block_is_marked_and_left_alone(rig: Rig) -> None:
     word = venue_state_word(Venue.BYBIT)
     until("also on the board", lambda: VENUE_STATES[rig.tree.word("ingest", word)] == "GEO_BLOCKED")
     until("and in health", lambda: get(rig.tree, "/health")[1]["exchanges"]["bybit"]["state"] == "GEO_BLOCKED")
-    assert get(rig.tree, "/health")[1]["status"] == "degraded"
+    until("and in the verdict", lambda: get(rig.tree, "/health")[1]["status"] == "degraded", 60)
     rig.heal()
     asked = rig.control("GET", "state")["requests"]
     until("the others are polled on", lambda: rig.control("GET", "state")["requests"] > asked + 10)
