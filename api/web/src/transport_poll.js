@@ -11,7 +11,7 @@
 
 import { ApiError, sleep } from "./api.js";
 import { columnsOf } from "./heal.js";
-import { endOf } from "./transport_sse.js";
+import { requested } from "./requested.js";
 import { zonesCrc32 } from "./zone_rows.js";
 
 const PERIOD_MS = 8000;
@@ -22,11 +22,6 @@ const COLUMN_S = /** @type {const} */ ({ depth: 30, liq: 60 });
 
 /** @param {Context} context @returns {Link} */
 export function openPoll({ api, decoder, positionOf, hooks }) {
-  /** @type {AbortController|null} */
-  let running = null;
-  /** @type {readonly string[]} */
-  let wanted = [];
-  let over = false;
   const startedMs = Date.now();
   /** URL -> what one has. @type {Map<string, string|null>} */
   const tags = new Map();
@@ -115,8 +110,8 @@ export function openPoll({ api, decoder, positionOf, hooks }) {
     tell({ ch: name, type: "snapshot", epoch: body.epoch, seq: body.seq, prev: -1, stale: staleOf(response), data }, text.length);
   }
 
-  /** @param {AbortSignal} signal */
-  async function health(signal) {
+  /** @param {readonly string[]} names @param {AbortSignal} signal */
+  async function health(names, signal) {
     const body = await api.json("health", {}, { signal }).catch((error) => {
       if (error instanceof ApiError && error.status === 503) return api.json("time", {}, { signal });
       throw error;
@@ -127,7 +122,7 @@ export function openPoll({ api, decoder, positionOf, hooks }) {
       exchanges: Object.fromEntries(venues.map(([venue, one]) => [venue, one.state])),
       symbols: Object.fromEntries(Object.entries(body.symbols ?? {}).map(([symbol, one]) => [symbol, one.stale])),
     };
-    if (wanted.includes("status")) tell({ type: "health", data }, 0);
+    if (names.includes("status")) tell({ type: "health", data }, 0);
     const exchanges = Object.fromEntries(venues.map(([venue, one]) => [venue, one.age_s]));
     tell({ type: "beat", now_ms: body.now_ms, heads: {}, exchanges, conflated: 0 }, JSON.stringify(body).length);
   }
@@ -141,11 +136,11 @@ export function openPoll({ api, decoder, positionOf, hooks }) {
     else if (kind === "candles") await state(name, "candles", { symbol, limit: 1 }, signal, lastCandle);
   }
 
-  /** @param {AbortSignal} signal */
-  async function run(signal) {
+  /** @param {readonly string[]} names @param {AbortSignal} signal */
+  async function run(names, signal) {
     for (let first = true; ; first = false) {
-      for (const name of wanted) await poll(name, signal);
-      await health(signal);
+      for (const name of names) await poll(name, signal);
+      await health(names, signal);
       if (first) hooks.opened();
       if (Date.now() - startedMs > UPGRADE_MS) return;
       await sleep(PERIOD_MS, signal);
@@ -157,39 +152,7 @@ export function openPoll({ api, decoder, positionOf, hooks }) {
     for (const id of [...tags.keys()]) if (names.some((name) => id.startsWith(`${name} `))) tags.delete(id);
   }
 
-  function start() {
-    running?.abort();
-    if (!wanted.length || over) return;
-    const mine = (running = new AbortController());
-    run(mine.signal).then(
-      () => finish(mine, { reason: "to try a better way", waitMs: 0 }),
-      (error) => finish(mine, endOf(error)),
-    );
-  }
-
-  /** @param {AbortController} mine @param {import("./transport_ws.js").End} end */
-  function finish(mine, end) {
-    if (over || mine !== running) return;
-    over = true;
-    hooks.ended(end);
-  }
-
-  return {
-    sync(names, anew) {
-      if (running && !anew.length && names.length === wanted.length && names.every((name) => wanted.includes(name))) return;
-      wanted = names;
-      forget(anew);
-      start();
-    },
-    renew(names) {
-      forget(names);
-      start();
-    },
-    close() {
-      over = true;
-      running?.abort();
-    },
-  };
+  return requested({ hooks, run, ended: { reason: "to try a better way", waitMs: 0 }, forget });
 }
 
 /** @param {import("../types/contract").Zones} body */

@@ -5,7 +5,8 @@
  * @typedef {import("./transport_ws.js").Link} Link
  */
 
-import { ApiError, jittered } from "./api.js";
+import { ApiError } from "./api.js";
+import { requested } from "./requested.js";
 
 /** No event is larger. */
 const MAX_EVENT_CHARS = 8 << 20;
@@ -47,12 +48,6 @@ export class SseParser {
 
 /** @param {Context} context @returns {Link} */
 export function openSse({ api, positionOf, hooks }) {
-  /** @type {AbortController|null} */
-  let running = null;
-  /** @type {readonly string[]} */
-  let wanted = [];
-  let over = false;
-
   /** @param {readonly string[]} names @param {AbortSignal} signal */
   async function read(names, signal) {
     const places = names.flatMap((name) => {
@@ -78,51 +73,5 @@ export function openSse({ api, positionOf, hooks }) {
     }
   }
 
-  function start() {
-    running?.abort();
-    if (!wanted.length || over) return;
-    const mine = (running = new AbortController());
-    read(wanted, mine.signal).then(
-      () => finish(mine, { reason: "the stream ended" }),
-      (error) => finish(mine, endOf(error)),
-    );
-  }
-
-  /** @param {AbortController} mine @param {import("./transport_ws.js").End} end */
-  function finish(mine, end) {
-    if (over || mine !== running) return;
-    over = true;
-    hooks.ended(end);
-  }
-
-  return {
-    // The channels of a stream are those of its request.
-    sync(names, anew) {
-      if (running && !anew.length && names.length === wanted.length && names.every((name) => wanted.includes(name))) return;
-      wanted = names;
-      start();
-    },
-    renew: start,
-    close() {
-      over = true;
-      running?.abort();
-    },
-  };
-}
-
-/**
- * How a request that failed ends a link.
- *
- * @param {unknown} error
- * @returns {import("./transport_ws.js").End}
- */
-export function endOf(error) {
-  if (!(error instanceof ApiError)) return { reason: "unreachable", unreachable: error instanceof TypeError };
-  return {
-    reason: error.detail,
-    waitMs: error.retryAfterS === null ? null : jittered(error.retryAfterS * 1000),
-    unreachable: error.status === 0,
-    unauthorized: error.status === 401,
-    refused: error.status === 400,
-  };
+  return requested({ hooks, run: read, ended: { reason: "the stream ended" } });
 }
